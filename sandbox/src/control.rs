@@ -1,0 +1,309 @@
+//! The wires of a cell: what the server and a cell's init say to each other.
+//!
+//! Two kinds of SOCK_SEQPACKET socket, so that a paste into a program that doesn't read never delays a resize:
+//! * the **control socket** (`cells/<project>.sock` in the run directory), JSON messages: open, attach, close, stop;
+//! * one **data socket** a client of a session, binary frames: input, size, credit; wake, exit.
+//!
+//! Both sides treat what they read as hostile: sizes are bounded here, unknown messages end the connection with a reason.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::ProjectId;
+
+/// Version of both wires. A server refuses by name a cell whose version it doesn't speak.
+pub const VERSION: u32 = 1;
+
+/// Largest control message in bytes: an environment of 64 KiB and a command of 64 KiB fit.
+pub const CONTROL_BYTES_MAX: usize = 192 * 1024;
+
+/// Largest input in one data frame in bytes: a socket buffer holds several.
+pub const INPUT_BYTES_MAX: usize = 16 * 1024;
+
+/// Largest data frame in bytes, header included.
+pub const FRAME_BYTES_MAX: usize = INPUT_BYTES_MAX + 32;
+
+/// Longest session name in bytes.
+const SESSION_NAME_BYTES_MAX: usize = 40;
+
+/// Most sessions in one cell: a PTY, a log and a shell each.
+pub const SESSIONS_MAX: usize = 64;
+
+/// A session's name within its project, `[A-Za-z0-9_-]{1,40}`; the first one is `main`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionName(String);
+
+impl SessionName {
+    /// Checks a name as it came from a URL or a command line.
+    pub fn parse(text: &str) -> Option<Self> {
+        let valid = (1..=SESSION_NAME_BYTES_MAX).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        valid.then(|| Self(text.to_owned()))
+    }
+
+    /// The session that every client without a wish gets.
+    pub fn main() -> Self {
+        Self("main".to_owned())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for SessionName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for SessionName {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("a session name is 1 to 40 of A-Z, a-z, 0-9, '-' and '_'")
+    }
+}
+
+impl From<SessionName> for String {
+    fn from(name: SessionName) -> Self {
+        name.0
+    }
+}
+
+/// A terminal's size in character cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Columns, 1 to 2000.
+    pub cols: u16,
+    /// Rows, 1 to 2000.
+    pub rows: u16,
+}
+
+impl Size {
+    /// What a terminal has before anyone says.
+    pub const DEFAULT: Self = Self { cols: 80, rows: 24 };
+
+    /// Brings both numbers into 1 to 2000: beyond that, programs allocate absurd screens.
+    pub fn clamped(self) -> Self {
+        Self { cols: self.cols.clamp(1, 2000), rows: self.rows.clamp(1, 2000) }
+    }
+}
+
+/// How a session's program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// It returned this status.
+    Code(u8),
+    /// This signal killed it.
+    Signal(u8),
+}
+
+/// Server to cell, on the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Attach to a session; start it first if it isn't running.
+    /// Answered by [`Reply::Attached`] with two descriptors, or by [`Reply::Failed`].
+    Open {
+        /// Which session.
+        session: SessionName,
+        /// Its size, if it has to be started.
+        size: Size,
+        /// What to run in it, if it has to be started; empty is the image's shell as a login shell in `/workspace`.
+        /// A command is put behind the image's entry point and starts in the image's working folder.
+        command: Vec<String>,
+    },
+    /// Hang up a session's program (SIGHUP, then SIGKILL to its session's processes).
+    Close {
+        /// Which session.
+        session: SessionName,
+    },
+    /// End the cell. The sockets close when all its processes are gone.
+    Stop,
+}
+
+/// Cell to server, on the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// The first message on a connection.
+    Hello {
+        /// The cell's [`VERSION`].
+        version: u32,
+        /// Whose cell it is.
+        project: ProjectId,
+        /// The sessions that run in it.
+        sessions: Vec<SessionName>,
+    },
+    /// Carries two descriptors: the session's log (a sealed memfd, see [`crate::log`]) and a data socket.
+    /// Replies come in the order of the requests.
+    Attached {
+        /// Which session.
+        session: SessionName,
+        /// Whether it was started just now.
+        started: bool,
+        /// Its present size.
+        size: Size,
+    },
+    /// The request could not be carried out.
+    Failed {
+        /// Why, as a fragment that reads after "failed to open the session: ".
+        reason: String,
+    },
+    /// A session's program ended and its output is all in the log. Sent on every control connection.
+    Ended {
+        /// Which session.
+        session: SessionName,
+        /// How.
+        exit: Exit,
+    },
+}
+
+/// Server to cell, on a data socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToCell<'a> {
+    /// Bytes for the terminal, at most [`INPUT_BYTES_MAX`]. `seq` counts a client's input bytes.
+    Input {
+        /// Who typed.
+        client: u64,
+        /// How many bytes this client had sent before these.
+        seq: u64,
+        /// What was typed.
+        bytes: &'a [u8],
+    },
+    /// A new size.
+    Resize(Size),
+    /// "I have read the log up to `seen`; you may write up to `upto`." Asks for one [`FromCell::Wake`] as soon as the
+    /// log's head is beyond `seen`. Without any data socket the cell writes until the log holds what no one has seen.
+    Credit {
+        /// Offset up to which the log was read.
+        seen: u64,
+        /// Offset up to which the cell may write.
+        upto: u64,
+    },
+}
+
+/// Cell to server, on a data socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromCell {
+    /// The log's head is beyond what was last `seen`.
+    Wake,
+    /// The program ended; the log is complete. The socket closes after this.
+    Ended(Exit),
+}
+
+/// A frame that doesn't parse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed data frame")]
+pub struct Malformed;
+
+const INPUT: u8 = 1;
+const RESIZE: u8 = 2;
+const CREDIT: u8 = 3;
+const WAKE: u8 = 0x81;
+const ENDED: u8 = 0x82;
+
+impl<'a> ToCell<'a> {
+    /// Appends the frame to `out`; one frame is one packet.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Input { client, seq, bytes } => {
+                out.push(INPUT);
+                out.extend_from_slice(&client.to_le_bytes());
+                out.extend_from_slice(&seq.to_le_bytes());
+                out.extend_from_slice(bytes);
+            }
+            Self::Resize(Size { cols, rows }) => {
+                out.push(RESIZE);
+                out.extend_from_slice(&cols.to_le_bytes());
+                out.extend_from_slice(&rows.to_le_bytes());
+            }
+            Self::Credit { seen, upto } => {
+                out.push(CREDIT);
+                out.extend_from_slice(&seen.to_le_bytes());
+                out.extend_from_slice(&upto.to_le_bytes());
+            }
+        }
+    }
+
+    /// Reads one packet.
+    pub fn decode(packet: &'a [u8]) -> Result<Self, Malformed> {
+        let (&kind, rest) = packet.split_first().ok_or(Malformed)?;
+        match kind {
+            INPUT if rest.len() >= 16 && rest.len() - 16 <= INPUT_BYTES_MAX => {
+                Ok(Self::Input { client: u64_at(rest, 0), seq: u64_at(rest, 8), bytes: &rest[16..] })
+            }
+            RESIZE if rest.len() == 4 => {
+                let at = |i: usize| u16::from_le_bytes([rest[i], rest[i + 1]]);
+                Ok(Self::Resize(Size { cols: at(0), rows: at(2) }.clamped()))
+            }
+            CREDIT if rest.len() == 16 => Ok(Self::Credit { seen: u64_at(rest, 0), upto: u64_at(rest, 8) }),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl FromCell {
+    /// The frame as a packet of three bytes.
+    pub fn encode(self) -> [u8; 3] {
+        match self {
+            Self::Wake => [WAKE, 0, 0],
+            Self::Ended(Exit::Code(code)) => [ENDED, 0, code],
+            Self::Ended(Exit::Signal(signal)) => [ENDED, 1, signal],
+        }
+    }
+
+    /// Reads one packet.
+    pub fn decode(packet: &[u8]) -> Result<Self, Malformed> {
+        match *packet {
+            [WAKE, 0, 0] => Ok(Self::Wake),
+            [ENDED, 0, code] => Ok(Self::Ended(Exit::Code(code))),
+            [ENDED, 1, signal] => Ok(Self::Ended(Exit::Signal(signal))),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// The little-endian number at `at`; the caller has checked the length.
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut number = [0; 8];
+    number.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_round_trip() {
+        let frames = [
+            ToCell::Input { client: 7, seq: u64::MAX, bytes: b"ls\r" },
+            ToCell::Input { client: 0, seq: 0, bytes: b"" },
+            ToCell::Resize(Size { cols: 120, rows: 40 }),
+            ToCell::Credit { seen: 1, upto: 1 << 40 },
+        ];
+        for frame in frames {
+            let mut packet = Vec::new();
+            frame.encode(&mut packet);
+            assert_eq!(ToCell::decode(&packet), Ok(frame));
+            for cut in 0..packet.len().min(16) {
+                assert!(ToCell::decode(&packet[..cut]).is_err(), "{frame:?} cut at {cut}");
+            }
+        }
+        for frame in [FromCell::Wake, FromCell::Ended(Exit::Code(42)), FromCell::Ended(Exit::Signal(9))] {
+            assert_eq!(FromCell::decode(&frame.encode()), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn oversized_and_unknown_frames_are_refused() {
+        let mut packet = vec![INPUT];
+        packet.resize(1 + 16 + INPUT_BYTES_MAX + 1, 0);
+        assert_eq!(ToCell::decode(&packet), Err(Malformed));
+        assert_eq!(ToCell::decode(&[99, 0, 0]), Err(Malformed));
+        assert_eq!(FromCell::decode(&[WAKE, 1, 0]), Err(Malformed));
+    }
+}

@@ -1,0 +1,166 @@
+//! Asks the launcher. Blocking; an async caller gives it a thread.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request};
+use crate::packet;
+use crate::spec::{CellSpec, LayerId, ProjectId};
+
+/// What the launcher is started with. Absolute paths; they are the operator's, not a client's.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder of images, layers, cells' storage and id ranges.
+    pub state: PathBuf,
+    /// Folder of projects.
+    pub projects: PathBuf,
+    /// Folder of the cells' sockets.
+    pub run_dir: PathBuf,
+    /// Name of the cgroup below which cells get theirs, e.g. `cloister`.
+    pub cgroup: String,
+    /// The service user, whom the server runs as and who owns projects.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl Settings {
+    /// As arguments of the launcher's command line; [`super::main`] reads them back.
+    fn arguments(&self) -> [OsString; 6] {
+        let text = |text: String| OsString::from(text);
+        [
+            self.state.clone().into(),
+            self.projects.clone().into(),
+            self.run_dir.clone().into(),
+            text(self.cgroup.clone()),
+            text(self.uid.to_string()),
+            text(self.gid.to_string()),
+        ]
+    }
+}
+
+/// Why the launcher didn't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A cell of this project runs already, perhaps under another server: connect to it instead.
+    #[error("a cell of this project is running already")]
+    Running,
+    /// The layer is in use.
+    #[error("the layer is in use by the cell of project {0}: stop it first")]
+    InUse(ProjectId),
+    /// It tried and failed; nothing is left of the attempt.
+    #[error("{step}: {reason}")]
+    Failed {
+        /// What was being done.
+        step: String,
+        /// Why, with a remedy where there is one.
+        reason: String,
+    },
+    /// The launcher can't be reached, or said something that isn't in the protocol.
+    #[error("the launcher is gone: {0}; restart cloister")]
+    Gone(#[source] io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Gone(error)
+    }
+}
+
+/// A connection to the launcher.
+#[derive(Debug)]
+pub struct Launcher {
+    socket: OwnedFd,
+}
+
+impl Launcher {
+    /// Starts `binary` (the `cloister-launcher` program) from a sealed copy in memory, so that nothing a cell reaches can
+    /// ever be the file on disk, and waits until it has prepared the folders. It ends when this connection closes.
+    /// Needs root.
+    pub fn spawn(binary: &Path, settings: &Settings) -> Result<Self, Error> {
+        let failed = |reason: String| Error::Failed { step: "start the launcher".to_owned(), reason };
+        let program = sealed_copy(binary).map_err(|error| failed(format!("{}: {error}", binary.display())))?;
+        let (socket, theirs) = packet::pair()?;
+        // Standard input carries the socket: the one descriptor that a new program surely keeps.
+        Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .args(settings.arguments())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let mut launcher = Self { socket };
+        launcher.answer()?;
+        Ok(launcher)
+    }
+
+    /// Starts a cell; on return its control socket, `cells/<project>.sock` in the run directory, accepts connections.
+    pub fn start_cell(&mut self, spec: &CellSpec) -> Result<(), Error> {
+        self.ask(&Request::StartCell(Box::new(spec.clone())), &[])
+    }
+
+    /// Removes what is left of a cell that ended. Fails with [`Error::Running`] if it didn't.
+    pub fn remove_cell(&mut self, project: &ProjectId) -> Result<(), Error> {
+        self.ask(&Request::RemoveCell { project: project.clone() }, &[])
+    }
+
+    /// Removes an unpacked layer. One that isn't there is removed already.
+    pub fn remove_layer(&mut self, layer: &LayerId) -> Result<(), Error> {
+        self.ask(&Request::RemoveLayer { layer: layer.clone() }, &[])
+    }
+
+    /// Has a confined worker unpack `blob` by `request` (for the unpacking function, opaque here), and waits for it.
+    /// `progress` is told how many bytes of the blob are read so far.
+    pub fn unpack(
+        &mut self,
+        request: String,
+        blob: BorrowedFd<'_>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), Error> {
+        let (reports, theirs) = packet::pair()?;
+        self.ask(&Request::Unpack { request }, &[blob, theirs.as_fd()])?;
+        drop(theirs);
+        let failed = |reason: String| Err(Error::Failed { step: "unpack a layer".to_owned(), reason });
+        loop {
+            match packet::receive_json(&reports, MESSAGE_BYTES_MAX)? {
+                Some((Progress::Read { bytes }, _)) => progress(bytes),
+                Some((Progress::Unpacked, _)) => return Ok(()),
+                Some((Progress::Failed { reason }, _)) => return failed(reason),
+                None => return failed("the worker was killed; is there enough memory?".to_owned()),
+            }
+        }
+    }
+
+    fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
+        packet::send_json(&self.socket, request, descriptors)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<(), Error> {
+        match packet::receive_json(&self.socket, MESSAGE_BYTES_MAX)? {
+            Some((Answer::Done, _)) => Ok(()),
+            Some((Answer::Running, _)) => Err(Error::Running),
+            Some((Answer::InUse { project }, _)) => Err(Error::InUse(project)),
+            Some((Answer::Failed { step, reason }, _)) => Err(Error::Failed { step, reason }),
+            None => Err(Error::Gone(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}
+
+/// A copy of a program in memory that nobody can change any more.
+fn sealed_copy(binary: &Path) -> io::Result<OwnedFd> {
+    let copy = memfd_create(c"cloister-launcher", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(copy);
+    io::copy(&mut std::fs::File::open(binary)?, &mut file)?;
+    file.flush()?;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}

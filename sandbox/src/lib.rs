@@ -1,0 +1,17 @@
+//! Cells: sandboxes of namespaces, an overlay and a cgroup, each with an init that owns its terminals.
+//!
+//! In reading order: what a cell shall be ([`spec`]), who makes it ([`launcher`]), what is said to it ([`control`]), where
+//! its output lies ([`log`]). The crate knows no HTTP, no users, no images beyond layer ids, and no async runtime.
+
+pub mod spec;
+
+pub mod launcher;
+
+pub mod control;
+
+pub mod log;
+
+pub mod privilege;
+
+mod packet;
+mod sys;

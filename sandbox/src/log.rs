@@ -1,0 +1,266 @@
+//! A session's output: a ring of bytes in shared memory, at u64 offsets since the session's birth.
+//!
+//! The cell's init is its only writer; the server maps it read-only and copies from it at its own pace. Neither waits for
+//! the other: after copying, a reader checks that the writer didn't come round. It knows no terminal and no client.
+//!
+//! Layout of the memfd: one page of header, then the ring. `reserved` is raised before bytes are written and `head` after,
+//! so what lies in `[reserved - ring, head)` is whole.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::sys::SharedMap;
+
+/// Smallest ring in bytes.
+pub const RING_BYTES_MIN: u32 = 64 * 1024;
+
+/// Largest ring in bytes.
+pub const RING_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
+/// Ring of a session unless configured otherwise, in bytes.
+pub const RING_BYTES_DEFAULT: u32 = 4 * 1024 * 1024;
+
+const HEADER_BYTES: usize = 4096;
+const MAGIC: u64 = u64::from_le_bytes(*b"cloister");
+const VERSION: u64 = 1;
+
+// Where the header's numbers lie: the two hot ones on cache lines of their own.
+const MAGIC_AT: usize = 0;
+const VERSION_AT: usize = 8;
+const RING_AT: usize = 16;
+const HEAD_AT: usize = 64;
+const RESERVED_AT: usize = 128;
+
+const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
+
+/// Why a log can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// These bytes were overwritten; the oldest that is still there begins at this offset.
+    #[error("the log's bytes before offset {oldest} were overwritten")]
+    Overwritten {
+        /// First offset that can be read now.
+        oldest: u64,
+    },
+    /// The cell broke the layout or the counters.
+    #[error("the cell's log is corrupt: {0}")]
+    Corrupt(&'static str),
+    /// The memory could not be mapped.
+    #[error("the cell's log can't be mapped: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Whether a ring may have this size: a power of two within the bounds.
+pub fn valid_ring_bytes(bytes: u32) -> bool {
+    bytes.is_power_of_two() && (RING_BYTES_MIN..=RING_BYTES_MAX).contains(&bytes)
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub struct LogWriter {
+    map: SharedMap,
+    file: OwnedFd,
+    ring: usize,
+    head: u64,
+}
+
+impl LogWriter {
+    /// Makes an empty log whose ring has `ring_bytes` (see [`valid_ring_bytes`]); its size is sealed.
+    pub fn create(ring_bytes: u32) -> io::Result<Self> {
+        if !valid_ring_bytes(ring_bytes) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the ring's size is no power of two in bounds"));
+        }
+        let ring = ring_bytes as usize;
+        let file = memfd_create(c"cloister-log", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&file, (HEADER_BYTES + ring) as u64)?;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
+        let map = SharedMap::new(&file, map_len(ring), true)?;
+        map.atomic(MAGIC_AT).store(MAGIC, Ordering::Relaxed);
+        map.atomic(VERSION_AT).store(VERSION, Ordering::Relaxed);
+        map.atomic(RING_AT).store(ring as u64, Ordering::Relaxed);
+        Ok(Self { map, file, ring, head: 0 })
+    }
+
+    /// The memfd to hand to a reader.
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// Offset behind the last byte written.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Size of the ring in bytes.
+    pub fn ring_bytes(&self) -> u64 {
+        self.ring as u64
+    }
+
+    /// Appends bytes, at most a ring full, over the oldest ones.
+    pub fn append(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.ring, "one append is at most a ring");
+        let head = self.head + bytes.len() as u64;
+        self.map.atomic(RESERVED_AT).store(head, Ordering::Relaxed);
+        fence(Ordering::Release);
+        let at = (self.head % self.ring as u64) as usize;
+        let (first, rest) = bytes.split_at(bytes.len().min(self.ring - at));
+        self.map.write(HEADER_BYTES + at, first);
+        self.map.write(HEADER_BYTES, rest);
+        self.head = head;
+        self.map.atomic(HEAD_AT).store(head, Ordering::Release);
+    }
+}
+
+/// A reading end; cheap to share between threads.
+#[derive(Debug)]
+pub struct LogReader {
+    map: SharedMap,
+    ring: usize,
+}
+
+impl LogReader {
+    /// Maps a log that a cell handed over, after checking that it can't be truncated under us and has the layout above.
+    pub fn open(file: impl AsFd) -> Result<Self, LogError> {
+        let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_err(io::Error::from)?;
+        if !SealFlag::from_bits_truncate(seals).contains(SEALS) {
+            return Err(LogError::Corrupt("its size is not sealed"));
+        }
+        let size = rustix::fs::fstat(&file).map_err(io::Error::from)?.st_size;
+        let ring = usize::try_from(size).ok().and_then(|size| size.checked_sub(HEADER_BYTES));
+        let Some(ring) = ring.filter(|ring| u32::try_from(*ring).is_ok_and(valid_ring_bytes)) else {
+            return Err(LogError::Corrupt("its size is out of bounds"));
+        };
+        let map = SharedMap::new(&file, map_len(ring), false)?;
+        let field = |at| map.atomic(at).load(Ordering::Relaxed);
+        if (field(MAGIC_AT), field(VERSION_AT), field(RING_AT)) != (MAGIC, VERSION, ring as u64) {
+            return Err(LogError::Corrupt("its header is not of this version"));
+        }
+        Ok(Self { map, ring })
+    }
+
+    /// Offset behind the last byte written.
+    pub fn head(&self) -> u64 {
+        self.map.atomic(HEAD_AT).load(Ordering::Acquire)
+    }
+
+    /// Size of the ring in bytes.
+    pub fn ring_bytes(&self) -> u64 {
+        self.ring as u64
+    }
+
+    /// First offset that can still be read.
+    pub fn oldest(&self) -> u64 {
+        self.map.atomic(RESERVED_AT).load(Ordering::Acquire).max(self.head()).saturating_sub(self.ring as u64)
+    }
+
+    /// Appends to `out` what the log holds from offset `from` on, at most `bytes_max`; returns how many bytes.
+    pub fn read(&self, from: u64, bytes_max: usize, out: &mut Vec<u8>) -> Result<usize, LogError> {
+        let available = self.head().checked_sub(from).ok_or(LogError::Corrupt("its head went backwards"))?;
+        if available > self.ring as u64 {
+            return Err(LogError::Overwritten { oldest: self.oldest() });
+        }
+        let count = (available as usize).min(bytes_max);
+        let before = out.len();
+        out.resize(before + count, 0);
+        let at = (from % self.ring as u64) as usize;
+        let (first, rest) = out[before..].split_at_mut(count.min(self.ring - at));
+        self.map.read(HEADER_BYTES + at, first);
+        self.map.read(HEADER_BYTES, rest);
+        // Pairs with the writer's release fence: if any byte copied was of a later round, its reservation is seen here.
+        fence(Ordering::Acquire);
+        let oldest = self.oldest();
+        if from < oldest {
+            out.truncate(before);
+            return Err(LogError::Overwritten { oldest });
+        }
+        Ok(count)
+    }
+}
+
+/// Length of the whole map.
+fn map_len(ring: usize) -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(HEADER_BYTES + ring - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log() -> (LogWriter, LogReader) {
+        let writer = LogWriter::create(RING_BYTES_MIN).unwrap();
+        let reader = LogReader::open(writer.file()).unwrap();
+        (writer, reader)
+    }
+
+    #[test]
+    fn what_is_appended_can_be_read_at_its_offset_across_the_wrap() {
+        let (mut writer, reader) = log();
+        let pattern = |offset: u64| (offset % 251) as u8;
+        let mut out = Vec::new();
+        for length in [1_usize, 65_536, 1000, 65_535, 7, 40_000] {
+            let from = writer.head();
+            let bytes: Vec<u8> = (from..from + length as u64).map(pattern).collect();
+            writer.append(&bytes);
+            out.clear();
+            assert_eq!(reader.read(from, usize::MAX, &mut out).unwrap(), length);
+            assert_eq!(out, bytes);
+        }
+    }
+
+    #[test]
+    fn overwritten_offsets_are_named() {
+        let (mut writer, reader) = log();
+        writer.append(&[b'x'; 65_536]);
+        writer.append(b"y");
+        let mut out = Vec::new();
+        assert!(matches!(reader.read(0, 10, &mut out), Err(LogError::Overwritten { oldest: 1 })));
+        assert!(out.is_empty());
+        assert_eq!(reader.read(1, 10, &mut out).unwrap(), 10);
+        assert!(matches!(reader.read(65_538, 1, &mut out), Err(LogError::Corrupt(_))));
+    }
+
+    #[test]
+    fn unsealed_and_misshapen_memory_is_refused() {
+        let file = memfd_create(c"test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&file, (HEADER_BYTES + 65_536) as u64).unwrap();
+        assert!(matches!(LogReader::open(&file), Err(LogError::Corrupt("its size is not sealed"))));
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).unwrap();
+        assert!(matches!(LogReader::open(&file), Err(LogError::Corrupt("its header is not of this version"))));
+        let file = memfd_create(c"test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&file, 5000).unwrap();
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).unwrap();
+        assert!(matches!(LogReader::open(&file), Err(LogError::Corrupt("its size is out of bounds"))));
+    }
+
+    #[test]
+    fn a_reader_that_races_the_writer_never_sees_torn_bytes() {
+        let (mut writer, reader) = log();
+        let reading = std::thread::spawn(move || {
+            let (mut from, mut out, mut seen) = (0, Vec::new(), 0_u64);
+            while from < 64 << 20 {
+                out.clear();
+                match reader.read(from, 4096, &mut out) {
+                    Ok(count) => {
+                        assert!((from..).zip(&out).all(|(offset, byte)| *byte == (offset % 251) as u8));
+                        from += count as u64;
+                        seen += count as u64;
+                    }
+                    Err(LogError::Overwritten { oldest }) => from = oldest,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            seen
+        });
+        while writer.head() < 64 << 20 {
+            let from = writer.head();
+            let bytes: Vec<u8> = (from..from + 3001).map(|offset| (offset % 251) as u8).collect();
+            writer.append(&bytes);
+        }
+        assert!(reading.join().unwrap() > 0);
+    }
+}

@@ -1,0 +1,37 @@
+//! Giving up root: what `cloister` does right after it has started the launcher.
+
+use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
+
+/// A user as the host's user database knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceUser {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+impl ServiceUser {
+    /// Looks a user up by name. Root is refused: the point is to be somebody else.
+    pub fn find(name: &str) -> Result<Self, String> {
+        match User::from_name(name) {
+            Ok(Some(user)) if user.uid.is_root() => Err(format!("user {name} is root: choose an unprivileged one")),
+            Ok(Some(user)) => Ok(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() }),
+            Ok(None) => Err(format!(
+                "user {name} does not exist: create it with `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`"
+            )),
+            Err(error) => Err(format!("the user database can't be read: {error}")),
+        }
+    }
+
+    /// Becomes this user for good: ids, groups, no capability, no way back through a set-id program.
+    /// Call it while the process has one thread.
+    pub fn assume(self) -> std::io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        setgroups(&[gid])?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        rustix::thread::set_no_new_privs(true)?;
+        Ok(())
+    }
+}
