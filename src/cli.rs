@@ -1,0 +1,254 @@
+//! The command line: what can be asked of `cloister`, with every help text. It decides nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::{Flag, help};
+
+/// Exit status when `run` or `attach` fails itself, as docker, env and timeout have it: a program's own statuses stay
+/// recognizable.
+const RELAY_FAILED: u8 = 125;
+
+/// Every project a real terminal in a sandbox of its own, no container engine.
+#[derive(Parser)]
+#[command(
+    name = "cloister",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// What holds for all subcommands.
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every subcommand: where things lie.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Configuration")]
+pub(crate) struct Options {
+    /// Configuration file [default: /etc/cloister/config.toml, if it exists]
+    #[arg(long, global = true, value_name = "FILE", env = "CLOISTER_CONFIG", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "DIR", help = help("state"))]
+    state: Option<String>,
+    #[arg(long, global = true, value_name = "DIR", help = help("projects"))]
+    projects: Option<String>,
+    #[arg(long, global = true, value_name = "DIR", help = help("run_dir"))]
+    run_dir: Option<String>,
+    #[arg(long, global = true, value_name = "NAME", help = help("user"))]
+    user: Option<String>,
+    #[arg(long, global = true, value_name = "NAME", help = help("cgroup"))]
+    cgroup: Option<String>,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Serve terminals over HTTP and WebSocket
+    Serve(ServeOptions),
+    /// Manage runner images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Manage projects
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// Run a shell or a command in a project's cell on this terminal, without a server
+    ///
+    /// Exits with the program's status, 128 + n if signal n killed it, or 125 if cloister itself failed.
+    Run(RunOptions),
+    /// Attach this terminal to a session of a running server
+    ///
+    /// Exits with the program's status, 128 + n if signal n killed it, 0 after detaching, or 125 if cloister itself failed.
+    Attach(AttachOptions),
+    /// Say what this machine offers and lacks for cells, each with its remedy
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a shell's completion script
+    #[command(hide = true)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the man pages
+    #[command(hide = true)]
+    Man {
+        /// Folder to write into; made if missing
+        folder: PathBuf,
+    },
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeOptions {
+    #[arg(long, value_name = "ADDRESS", help = help("listen"))]
+    listen: Option<String>,
+    #[arg(long, help = help("create_projects"))]
+    create_projects: bool,
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Import an OCI layout folder, an OCI archive or a `docker save` archive
+    Import {
+        /// Folder or archive
+        path: PathBuf,
+        /// Name to keep it under [default: the name in the image, else `default`]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Pull an image from a registry
+    Pull {
+        /// Reference, such as `debian:12` or `localhost:5000/tools@sha256:…`
+        reference: String,
+        /// Name to keep it under [default: the reference]
+        #[arg(long)]
+        name: Option<String>,
+        /// Speak HTTP without TLS to the registry
+        #[arg(long)]
+        plain_http: bool,
+        /// User name; the password is read from standard input
+        #[arg(long)]
+        username: Option<String>,
+    },
+    /// List images
+    Ls,
+    /// Remove an image's name, and what only it used
+    Rm {
+        /// Its name
+        name: String,
+    },
+    /// Remove layers and blobs that no image uses
+    Prune,
+}
+
+/// What can be done with projects.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProjectCommand {
+    /// Create a project
+    Create {
+        /// Its id: 1 to 40 of a-z, 0-9 and '-'
+        id: String,
+        /// Its runner image [default: the configured one]
+        #[arg(long)]
+        image: Option<String>,
+    },
+    /// List projects
+    Ls,
+    /// Stop a project's cell and remove the project with all its files
+    Rm {
+        /// Its id
+        id: String,
+    },
+    /// Stop a project's cell; its files stay
+    Stop {
+        /// Its id
+        #[arg(required_unless_present = "all")]
+        id: Option<String>,
+        /// Stop every cell
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
+    },
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// Project id
+    pub(crate) project: String,
+    /// Command with its arguments [default: the image's shell]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// Options of `attach`; not printable, since it may hold a token.
+#[derive(Args)]
+pub(crate) struct AttachOptions {
+    /// Project id
+    pub(crate) project: String,
+    /// Session within the project
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(crate) session: String,
+    /// The server, as http:// and an address [default: the configured `listen` address]
+    #[arg(long, env = "CLOISTER_URL")]
+    pub(crate) url: Option<String>,
+    /// Token; better given by the environment, where other users can't see it [default: the owner's, from the state folder]
+    #[arg(long, env = "CLOISTER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Keys that detach, as in `ctrl-p,ctrl-q` or `ctrl-],d`; an empty text for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub(crate) detach_keys: String,
+}
+
+impl Cli {
+    /// The configuration that came by flags.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let Options { config: _, state, projects, run_dir, user, cgroup } = &self.options;
+        let mut flags = vec![
+            ("state", state.clone()),
+            ("projects", projects.clone()),
+            ("run_dir", run_dir.clone()),
+            ("user", user.clone()),
+            ("cgroup", cgroup.clone()),
+        ];
+        if let Command::Serve(ServeOptions { listen, create_projects }) = &self.command {
+            flags.push(("listen", listen.clone()));
+            flags.push(("create_projects", create_projects.then(|| "true".to_owned())));
+        }
+        flags.into_iter().filter_map(|(key, text)| Some(Flag { key, text: text? })).collect()
+    }
+}
+
+impl Command {
+    /// Exit status when it fails before there is any other.
+    pub(crate) fn failure_status(&self) -> u8 {
+        match self {
+            Self::Run(_) | Self::Attach(_) => RELAY_FAILED,
+            _ => 1,
+        }
+    }
+
+    /// From which level on it logs; one that answers on the terminal says only what went wrong.
+    pub(crate) fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info",
+            _ => "warn",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn folders_may_stand_on_either_side_of_the_subcommand() {
+        for line in [["cloister", "--state", "/s", "image", "ls"], ["cloister", "image", "ls", "--state", "/s"]] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.flags(), [Flag { key: "state", text: "/s".to_owned() }]);
+        }
+    }
+
+    #[test]
+    fn run_leaves_the_commands_own_options_alone() {
+        let cli = Cli::try_parse_from(["cloister", "run", "demo", "--", "ls", "--state", "-l"]).unwrap();
+        let Command::Run(options) = cli.command else { panic!("not run") };
+        assert_eq!(options.command, ["ls", "--state", "-l"]);
+    }
+}

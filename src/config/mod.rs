@@ -1,0 +1,311 @@
+//! The configuration: flags over `CLOISTER_*` in the environment over a file over defaults.
+//!
+//! [`keys`] is the one table of what can be set, with documentation and checks; [`value`] is a setting as it was written.
+//! It opens no folder and knows no user: whether they exist shows where they are used.
+
+mod keys;
+mod value;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use sandbox::spec::Limits;
+use toml::de::{DeTable, DeValue};
+
+pub(crate) use keys::{KEYS, help};
+use value::Value;
+
+/// Where the file lies unless `--config` says otherwise.
+const FILE: &str = "/etc/cloister/config.toml";
+
+/// Largest configuration file in bytes: all keys with long comments are a few KiB.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What begins the environment variables that set keys.
+const PREFIX: &str = "CLOISTER_";
+
+/// Variables with that beginning that set no key: read by the command line, by logging, and when building.
+const OTHER_VARIABLES: [&str; 5] = ["CONFIG", "LOG", "REQUIRE_WEB", "TOKEN", "URL"];
+
+/// The configuration in force. Every field is documented at its key in [`KEYS`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) state: PathBuf,
+    pub(crate) projects: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) create_projects: bool,
+    pub(crate) user: String,
+    pub(crate) cgroup: String,
+    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) cell_linger_s: u64,
+    pub(crate) image: String,
+    pub(crate) limits: Limits,
+    pub(crate) log_bytes: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+            state: "/var/lib/cloister".into(),
+            projects: "/var/lib/cloister/projects".into(),
+            run_dir: "/run/cloister".into(),
+            create_projects: false,
+            user: "cloister".to_owned(),
+            cgroup: "cloister".to_owned(),
+            allowed_origins: Vec::new(),
+            cell_linger_s: 60,
+            image: "default".to_owned(),
+            limits: Limits::default(),
+            log_bytes: sandbox::log::RING_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// A key that was given on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flag {
+    /// Its name in [`KEYS`].
+    pub(crate) key: &'static str,
+    /// What it was given.
+    pub(crate) text: String,
+}
+
+impl Config {
+    /// Reads the file (`file`, or the usual one if it exists), the environment and `flags`, each over the one before.
+    pub(crate) fn load(file: Option<&Path>, flags: &[Flag]) -> anyhow::Result<Self> {
+        let mut config = Self::default();
+        if let Some((path, text)) = read_file(file)? {
+            config.set_from_file(&path, &text)?;
+        }
+        config.set_from_environment(
+            std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text))),
+        )?;
+        for Flag { key, text } in flags {
+            let flag = || format!("--{}", key.replace('_', "-"));
+            config.set(key, Value::Word(text)).with_context(flag)?;
+        }
+        Ok(config)
+    }
+
+    fn set_from_environment(
+        &mut self,
+        variables: impl Iterator<Item = (String, std::ffi::OsString)>,
+    ) -> anyhow::Result<()> {
+        for (name, text) in variables {
+            let Some(rest) = name.strip_prefix(PREFIX).filter(|rest| !OTHER_VARIABLES.contains(rest)) else {
+                continue;
+            };
+            let mut set = || {
+                let key = KEYS.iter().find(|key| key.variable() == rest).map(|key| key.name);
+                let key =
+                    key.ok_or_else(|| unknown("variable", KEYS.iter().map(|key| PREFIX.to_owned() + &key.variable())))?;
+                self.set(key, Value::Word(text.to_str().context("is not UTF-8")?))
+            };
+            set().with_context(|| name.clone())?;
+        }
+        Ok(())
+    }
+
+    fn set_from_file(&mut self, path: &Path, text: &str) -> anyhow::Result<()> {
+        let at = |offset: usize| {
+            let line = 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
+            format!("{}:{line}", path.display())
+        };
+        let table = DeTable::parse(text).map_err(|error| {
+            anyhow::anyhow!("{}: {}", at(error.span().map_or(0, |span| span.start)), error.message())
+        })?;
+        self.set_from_table("", table.get_ref(), &at)
+    }
+
+    /// Sets what a table names; tables in it have keys with a dot.
+    fn set_from_table(
+        &mut self,
+        prefix: &str,
+        table: &DeTable<'_>,
+        at: &dyn Fn(usize) -> String,
+    ) -> anyhow::Result<()> {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            let inner = format!("{key}.");
+            match value.get_ref() {
+                DeValue::Table(table) if KEYS.iter().any(|key| key.name.starts_with(&inner)) => {
+                    self.set_from_table(&inner, table, at)?;
+                }
+                value => Value::from_toml(value)
+                    .and_then(|value| self.set(&key, value))
+                    .with_context(|| format!("{}: {key}", at(name.span().start)))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets one key after its check.
+    fn set(&mut self, name: &str, value: Value<'_>) -> anyhow::Result<()> {
+        let key = KEYS.iter().find(|key| key.name == name);
+        let key = key.ok_or_else(|| unknown("key", KEYS.iter().map(|key| key.name.to_owned())))?;
+        (key.set)(self, value).map_err(anyhow::Error::msg)
+    }
+}
+
+/// The file's path and text; `None` when none was asked for and the usual one isn't there.
+fn read_file(asked: Option<&Path>) -> anyhow::Result<Option<(PathBuf, String)>> {
+    let path = asked.unwrap_or(Path::new(FILE));
+    let read = || {
+        anyhow::ensure!(std::fs::metadata(path)?.len() <= FILE_BYTES_MAX, "is larger than {FILE_BYTES_MAX} bytes");
+        anyhow::Ok(std::fs::read_to_string(path)?)
+    };
+    match read() {
+        Ok(text) => Ok(Some((path.to_owned(), text))),
+        Err(error)
+            if asked.is_none()
+                && error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.context(format!("configuration file {}", path.display()))),
+    }
+}
+
+fn unknown(what: &str, known: impl Iterator<Item = String>) -> anyhow::Error {
+    anyhow::anyhow!("unknown {what}; known are {}", known.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_file(text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        config.set_from_file(Path::new("c.toml"), text).map_err(|error| format!("{error:#}")).map(|()| config)
+    }
+
+    fn from_environment(name: &str, text: &str) -> Result<Config, String> {
+        let mut config = Config::default();
+        let variables = [(name.to_owned(), text.into())];
+        let set = config.set_from_environment(variables.into_iter());
+        set.map_err(|error| format!("{error:#}")).map(|()| config)
+    }
+
+    #[test]
+    fn every_key_is_set_from_the_file() {
+        let config = from_file(
+            r#"
+            listen = "[::1]:9000"
+            state = "/s"
+            projects = "/p"
+            run_dir = "/r"
+            create_projects = true
+            user = "ide"
+            cgroup = "ide.slice"
+            allowed_origins = ["https://ide.example.org", "http://localhost:3000"]
+            cell_linger_s = 5
+            image = "debian:12"
+            log_bytes = 65536
+            [limits]
+            memory_bytes_max = 1_073_741_824
+            cpu_millis_max = 500
+            pids_max = 64
+            open_files_max = 1024
+            "#,
+        )
+        .unwrap();
+        let limits = Limits { memory_bytes_max: 1 << 30, cpu_millis_max: 500, pids_max: 64, open_files_max: 1024 };
+        let expected = Config {
+            listen: "[::1]:9000".parse().unwrap(),
+            state: "/s".into(),
+            projects: "/p".into(),
+            run_dir: "/r".into(),
+            create_projects: true,
+            user: "ide".to_owned(),
+            cgroup: "ide.slice".to_owned(),
+            allowed_origins: vec!["https://ide.example.org".to_owned(), "http://localhost:3000".to_owned()],
+            cell_linger_s: 5,
+            image: "debian:12".to_owned(),
+            limits,
+            log_bytes: 65536,
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn every_key_is_set_from_the_environment() {
+        assert_eq!(from_environment("CLOISTER_LISTEN", "127.0.0.1:1").unwrap().listen.port(), 1);
+        assert!(from_environment("CLOISTER_CREATE_PROJECTS", "true").unwrap().create_projects);
+        assert_eq!(from_environment("CLOISTER_LIMITS_PIDS_MAX", "9").unwrap().limits.pids_max, 9);
+        assert_eq!(
+            from_environment("CLOISTER_ALLOWED_ORIGINS", "http://a, http://b").unwrap().allowed_origins.len(),
+            2
+        );
+        assert_eq!(from_environment("CLOISTER_ALLOWED_ORIGINS", "").unwrap(), Config::default());
+        assert_eq!(from_environment("CLOISTER_LOG", "debug").unwrap(), Config::default());
+        assert_eq!(from_environment("HOME", "/").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let file = |text: &str| from_file(text).unwrap_err();
+        assert!(file("state = '/s'\nlisen = '1'").starts_with("c.toml:2: lisen: unknown key; known are listen, "));
+        assert!(file("[limits]\npid = 1").starts_with("c.toml:2: limits.pid: unknown key; known are "));
+        assert_eq!(file("\n\nlisten = 8000"), "c.toml:3: listen: must be a text in quotes, is an integer");
+        assert_eq!(file("cell_linger_s = '5'"), "c.toml:1: cell_linger_s: must be a whole number, is a text");
+        assert_eq!(file("create_projects = 1"), "c.toml:1: create_projects: must be true or false, is an integer");
+        assert_eq!(file("limits = 1").split(';').next(), Some("c.toml:1: limits: unknown key"));
+        assert!(file("a = 1\nb = = 2").starts_with("c.toml:2: "));
+        let variable = |name: &str, text: &str| from_environment(name, text).unwrap_err();
+        assert!(
+            variable("CLOISTER_LISTN", "x")
+                .starts_with("CLOISTER_LISTN: unknown variable; known are CLOISTER_LISTEN, ")
+        );
+        assert_eq!(
+            variable("CLOISTER_CREATE_PROJECTS", "yes"),
+            "CLOISTER_CREATE_PROJECTS: must be true or false, is `yes`"
+        );
+        let flag = Flag { key: "run_dir", text: String::new() };
+        let error = Config::load(Some(Path::new("/dev/null")), &[flag]).unwrap_err();
+        assert_eq!(format!("{error:#}"), "--run-dir: must name a folder");
+        let error = Config::load(Some(Path::new("/nowhere/c.toml")), &[]).unwrap_err();
+        assert!(format!("{error:#}").starts_with("configuration file /nowhere/c.toml: No such file"));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        for bad in [
+            "listen = 'localhost'",
+            "listen = '127.0.0.1'",
+            "state = 'relative'",
+            "user = ''",
+            "user = 'a:b'",
+            "cgroup = '../x'",
+            "cgroup = '.'",
+            "allowed_origins = ['ftp://x']",
+            "allowed_origins = ['https://x/path']",
+            "allowed_origins = ['https://']",
+            "allowed_origins = [1]",
+            "cell_linger_s = -1",
+            "cell_linger_s = 99999999",
+            "image = ''",
+            "image = 'a b'",
+            "log_bytes = 65537",
+            "log_bytes = 99999999999",
+            "limits.pids_max = 0",
+            "limits.memory_bytes_max = 1",
+        ] {
+            assert!(from_file(bad).unwrap_err().starts_with("c.toml:1: "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_table_names_every_key_once_with_its_default() {
+        let names: std::collections::BTreeSet<_> = KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(names.len(), KEYS.len());
+        for key in KEYS {
+            let mut config = Config::default();
+            let default = (key.get)(&config);
+            (key.set)(&mut config, Value::Word(&default)).unwrap();
+            assert_eq!(config, Config::default(), "{}", key.name);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a command that touches cells has in hand: the launcher, the folders, the owner's token; and no privilege.
+//!
+//! A host starts as root, starts the launcher, opens what it will need, and becomes the service user for good. The
+//! folders' ancestors may be closed to that user, so all that follows is done relative to the descriptors opened here.
+//! It doesn't know what is done with them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, anyhow, ensure};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use sandbox::launcher::{Launcher, Settings};
+use sandbox::privilege::ServiceUser;
+
+use crate::config::Config;
+use crate::token;
+
+/// The launcher's program, which lies beside this one.
+const LAUNCHER: &str = "cloister-launcher";
+
+/// Everything that needed root to get, held by a process that no longer is. Not printable, since it holds the token.
+pub(crate) struct Host {
+    /// The configuration in force.
+    pub(crate) config: Config,
+    /// The one privileged process; it ends with this host.
+    pub(crate) launcher: Launcher,
+    /// The folder of projects.
+    pub(crate) projects: OwnedFd,
+    /// The folder of images, an OCI layout.
+    pub(crate) images: OwnedFd,
+    /// The run directory, with the cells' sockets in `cells/`.
+    pub(crate) run: OwnedFd,
+    /// The owner's token.
+    pub(crate) token: String,
+}
+
+impl Host {
+    /// Starts the launcher and gives up root. Call it before any thread exists: a thread keeps its privileges.
+    pub(crate) fn start(config: Config) -> anyhow::Result<Self> {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "must be started by root, to make cells; it goes on as user {}: try it with sudo",
+            config.user
+        );
+        let user = ServiceUser::find(&config.user).map_err(|reason| anyhow!("{reason}"))?;
+        // Folders made from here on have the modes that they are made with, whatever the caller's shell prefers.
+        rustix::process::umask(Mode::WGRP | Mode::WOTH);
+        for folder in [&config.state, &config.projects, &config.run_dir] {
+            make_parents(folder)?;
+        }
+        let program = std::env::current_exe().context("find this program's folder")?.with_file_name(LAUNCHER);
+        let launcher = Launcher::spawn(
+            &program,
+            &Settings {
+                state: config.state.clone(),
+                projects: config.projects.clone(),
+                run_dir: config.run_dir.clone(),
+                cgroup: config.cgroup.clone(),
+                uid: user.uid,
+                gid: user.gid,
+            },
+        )?;
+        let state = open_folder(&config.state)?;
+        let token = token::ensure_owner(state.as_fd(), user)?;
+        let host = Self {
+            projects: open_folder(&config.projects)?,
+            images: open_folder(&config.state.join("images"))?,
+            run: open_folder(&config.run_dir)?,
+            token,
+            launcher,
+            config,
+        };
+        user.assume().with_context(|| format!("become user {}", host.config.user))?;
+        Ok(host)
+    }
+}
+
+fn make_parents(folder: &Path) -> anyhow::Result<()> {
+    let parent = folder.parent().with_context(|| format!("folder {}: choose one below the root", folder.display()))?;
+    std::fs::create_dir_all(parent).with_context(|| format!("make folder {}", parent.display()))
+}
+
+fn open_folder(path: &Path) -> anyhow::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty()).with_context(|| format!("open folder {}", path.display()))
+}

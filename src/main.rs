@@ -1,0 +1,47 @@
+//! The `cloister` command: reads what is asked and of which configuration, and hands over.
+//!
+//! It knows no sandbox and no wire; each subcommand is a module of its own.
+
+mod cli;
+mod config;
+mod host;
+mod manual;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use config::Config;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let failed = cli.command.failure_status();
+    match run(cli) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("cloister: {error:#}");
+            ExitCode::from(failed)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    log_to_stderr(cli.command.log_level());
+    let config = || Config::load(cli.options.config.as_deref(), &cli.flags());
+    match &cli.command {
+        Command::Completions { shell } => manual::completions(*shell).map(|()| ExitCode::SUCCESS),
+        Command::Man { folder } => manual::man(folder).map(|()| ExitCode::SUCCESS),
+        _ => {
+            host::Host::start(config()?)?;
+            anyhow::bail!("not built in")
+        }
+    }
+}
+
+/// Logs to standard error from `level` on, or as `CLOISTER_LOG` says (the syntax of tracing-subscriber's `EnvFilter`).
+fn log_to_stderr(level: &str) {
+    let filter = std::env::var("CLOISTER_LOG").unwrap_or_else(|_| level.to_owned());
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+}
