@@ -2,11 +2,13 @@
 //!
 //! It knows no sandbox and no wire; each subcommand is a module of its own.
 
+mod attach;
 mod cli;
 mod config;
 mod host;
 mod manual;
 mod token;
+mod tty;
 
 use std::process::ExitCode;
 
@@ -29,13 +31,15 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     log_to_stderr(cli.command.log_level());
-    let config = || Config::load(cli.options.config.as_deref(), &cli.flags());
-    match &cli.command {
-        Command::Completions { shell } => manual::completions(*shell).map(|()| ExitCode::SUCCESS),
-        Command::Man { folder } => manual::man(folder).map(|()| ExitCode::SUCCESS),
-        _ => {
+    let flags = cli.flags();
+    let config = || Config::load(cli.options.config.as_deref(), &flags);
+    match cli.command {
+        Command::Attach(options) => attach::run(&config()?, options),
+        Command::Completions { shell } => manual::completions(shell).map(|()| ExitCode::SUCCESS),
+        Command::Man { folder } => manual::man(&folder).map(|()| ExitCode::SUCCESS),
+        Command::Serve(_) | Command::Image(_) | Command::Project(_) | Command::Run(_) | Command::Doctor { .. } => {
             host::Host::start(config()?)?;
-            anyhow::bail!("not built in")
+            anyhow::bail!("this subcommand is not part of this build")
         }
     }
 }
