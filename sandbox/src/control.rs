@@ -22,6 +22,11 @@ pub const INPUT_BYTES_MAX: usize = 16 * 1024;
 /// Largest data frame in bytes, header included.
 pub const FRAME_BYTES_MAX: usize = INPUT_BYTES_MAX + 32;
 
+/// Most input bytes of one data socket that the cell hasn't yet written to the terminal: the server sends no more until a
+/// [`FromCell::Wake`] says that some are taken. So the cell always reads its sockets to the end, and a paste into a program
+/// that doesn't read can't hold back a resize or a credit behind it. A server that sends more is cut off.
+pub const INPUT_WINDOW_BYTES: u64 = 64 * 1024;
+
 /// Longest session name in bytes.
 const SESSION_NAME_BYTES_MAX: usize = 40;
 
@@ -176,7 +181,8 @@ pub enum ToCell<'a> {
     /// A new size.
     Resize(Size),
     /// "I have read the log up to `seen`; you may write up to `upto`." Asks for one [`FromCell::Wake`] as soon as the
-    /// log's head is beyond `seen`. Without any data socket the cell writes until the log holds what no one has seen.
+    /// log's head is beyond `seen`. Of several data sockets the one that grants most counts: a laggard finds its place
+    /// overwritten. A session that has no data socket writes freely over its oldest output.
     Credit {
         /// Offset up to which the log was read.
         seen: u64,
@@ -188,8 +194,11 @@ pub enum ToCell<'a> {
 /// Cell to server, on a data socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromCell {
-    /// The log's head is beyond what was last `seen`.
-    Wake,
+    /// The log's head is beyond what was last `seen` (sent once a [`ToCell::Credit`]), or much input was taken.
+    Wake {
+        /// Input bytes of this data socket that the terminal has taken since the socket was attached.
+        taken: u64,
+    },
     /// The program ended; the log is complete. The socket closes after this.
     Ended(Exit),
 }
@@ -204,6 +213,8 @@ const RESIZE: u8 = 2;
 const CREDIT: u8 = 3;
 const WAKE: u8 = 0x81;
 const ENDED: u8 = 0x82;
+/// Set in the number of an `ENDED` frame if it is a signal.
+const SIGNALLED: u64 = 1 << 8;
 
 impl<'a> ToCell<'a> {
     /// Appends the frame to `out`; one frame is one packet.
@@ -246,21 +257,29 @@ impl<'a> ToCell<'a> {
 }
 
 impl FromCell {
-    /// The frame as a packet of three bytes.
-    pub fn encode(self) -> [u8; 3] {
-        match self {
-            Self::Wake => [WAKE, 0, 0],
-            Self::Ended(Exit::Code(code)) => [ENDED, 0, code],
-            Self::Ended(Exit::Signal(signal)) => [ENDED, 1, signal],
-        }
+    /// The frame as a packet of nine bytes.
+    pub fn encode(self) -> [u8; 9] {
+        let (kind, number) = match self {
+            Self::Wake { taken } => (WAKE, taken),
+            Self::Ended(Exit::Code(code)) => (ENDED, u64::from(code)),
+            Self::Ended(Exit::Signal(signal)) => (ENDED, SIGNALLED | u64::from(signal)),
+        };
+        let mut packet = [kind; 9];
+        packet[1..].copy_from_slice(&number.to_le_bytes());
+        packet
     }
 
     /// Reads one packet.
     pub fn decode(packet: &[u8]) -> Result<Self, Malformed> {
-        match *packet {
-            [WAKE, 0, 0] => Ok(Self::Wake),
-            [ENDED, 0, code] => Ok(Self::Ended(Exit::Code(code))),
-            [ENDED, 1, signal] => Ok(Self::Ended(Exit::Signal(signal))),
+        let Some((&kind, rest)) = packet.split_first().filter(|(_, rest)| rest.len() == 8) else {
+            return Err(Malformed);
+        };
+        let number = u64_at(rest, 0);
+        let byte = |number: u64| u8::try_from(number).map_err(|_| Malformed);
+        match kind {
+            WAKE => Ok(Self::Wake { taken: number }),
+            ENDED if number & SIGNALLED == 0 => Ok(Self::Ended(Exit::Code(byte(number)?))),
+            ENDED => Ok(Self::Ended(Exit::Signal(byte(number & !SIGNALLED)?))),
             _ => Err(Malformed),
         }
     }
@@ -293,7 +312,7 @@ mod tests {
                 assert!(ToCell::decode(&packet[..cut]).is_err(), "{frame:?} cut at {cut}");
             }
         }
-        for frame in [FromCell::Wake, FromCell::Ended(Exit::Code(42)), FromCell::Ended(Exit::Signal(9))] {
+        for frame in [FromCell::Wake { taken: 1 << 33 }, FromCell::Ended(Exit::Code(42)), FromCell::Ended(Exit::Signal(9))] {
             assert_eq!(FromCell::decode(&frame.encode()), Ok(frame));
         }
     }
@@ -305,5 +324,6 @@ mod tests {
         assert_eq!(ToCell::decode(&packet), Err(Malformed));
         assert_eq!(ToCell::decode(&[99, 0, 0]), Err(Malformed));
         assert_eq!(FromCell::decode(&[WAKE, 1, 0]), Err(Malformed));
+        assert_eq!(FromCell::decode(&[ENDED, 0, 2, 0, 0, 0, 0, 0, 0]), Err(Malformed));
     }
 }

@@ -13,5 +13,18 @@ pub mod log;
 
 pub mod privilege;
 
+mod cgroup;
+mod idmap;
+mod ids;
+mod mount;
+mod seccomp;
+mod plan;
+mod step;
+mod init;
+mod launch;
+mod storage;
+mod users;
+
+mod failure;
 mod packet;
 mod sys;

@@ -171,23 +171,6 @@ pub(crate) fn mount_setattr(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Marks every descriptor from `first` on close-on-exec (close_range(2)).
-pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: only a flag of descriptors changes; no descriptor is closed under an owner.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Takes over a descriptor that the process was started with. Call once per number.
-pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl on any number is harmless; it tells whether the descriptor is open.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: open, and by the protocol of our own start nobody else in this process owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// An own copy of a descriptor that somebody else gave as a number, close-on-exec.
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl on any number is harmless.
@@ -218,4 +201,33 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: the kernel reads one ifreq, which lives through the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends this process at once: no destructor, no exit handler of the program it is a fork of.
+pub(crate) fn exit(status: i32) -> ! {
+    // SAFETY: _exit(2) takes any number and doesn't return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Waits for a child to end, and forgets how it did.
+pub(crate) fn reap(child: &OwnedFd) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    while matches!(waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Closes every descriptor but `kept` and the standard three. For a fork that never returns to the owners of the others.
+pub(crate) fn close_except(kept: &mut [RawFd]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 3;
+    for last in kept.iter().map(|fd| fd - 1).chain([i32::MAX]) {
+        if first <= last {
+            // SAFETY: the caller is a fork in which nothing owns these any more: it leaks their owners and exits with `exit`.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = last.saturating_add(2);
+    }
+    Ok(())
 }

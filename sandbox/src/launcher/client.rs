@@ -1,49 +1,17 @@
 //! Asks the launcher. Blocking; an async caller gives it a thread.
 
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request};
+use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request, Settings};
 use crate::packet;
 use crate::spec::{CellSpec, LayerId, ProjectId};
-
-/// What the launcher is started with. Absolute paths; they are the operator's, not a client's.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Folder of images, layers, cells' storage and id ranges.
-    pub state: PathBuf,
-    /// Folder of projects.
-    pub projects: PathBuf,
-    /// Folder of the cells' sockets.
-    pub run_dir: PathBuf,
-    /// Name of the cgroup below which cells get theirs, e.g. `cloister`.
-    pub cgroup: String,
-    /// The service user, whom the server runs as and who owns projects.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
-}
-
-impl Settings {
-    /// As arguments of the launcher's command line; [`super::main`] reads them back.
-    fn arguments(&self) -> [OsString; 6] {
-        let text = |text: String| OsString::from(text);
-        [
-            self.state.clone().into(),
-            self.projects.clone().into(),
-            self.run_dir.clone().into(),
-            text(self.cgroup.clone()),
-            text(self.uid.to_string()),
-            text(self.gid.to_string()),
-        ]
-    }
-}
 
 /// Why the launcher didn't do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +57,7 @@ impl Launcher {
         let (socket, theirs) = packet::pair()?;
         // Standard input carries the socket: the one descriptor that a new program surely keeps.
         Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .args(settings.arguments())
+            .arg0("cloister-launcher")
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -97,6 +65,8 @@ impl Launcher {
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
         let mut launcher = Self { socket };
+        // Not on its command line: the cells' inits are forks of it, and a cell can read the command line of its pid 1.
+        packet::send_json(&launcher.socket, settings, &[])?;
         launcher.answer()?;
         Ok(launcher)
     }
@@ -106,7 +76,7 @@ impl Launcher {
         self.ask(&Request::StartCell(Box::new(spec.clone())), &[])
     }
 
-    /// Removes what is left of a cell that ended. Fails with [`Error::Running`] if it didn't.
+    /// Removes what is left of a cell that ended; ends it by force if it didn't.
     pub fn remove_cell(&mut self, project: &ProjectId) -> Result<(), Error> {
         self.ask(&Request::RemoveCell { project: project.clone() }, &[])
     }

@@ -1,8 +1,166 @@
-//! placeholder
+//! The launcher's life: prepare, then answer one request after the other until its connection closes.
+
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-/// The function that unpacks a layer: request, blob, folder of layers, progress.
-pub type Unpack = fn(request: &str, blob: File, layers: OwnedFd, progress: &mut dyn FnMut(u64)) -> Result<(), String>;
-/// Main.
-pub fn main(_unpack: Unpack) -> ExitCode { unimplemented!() }
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{WaitOptions, wait};
+
+use super::folders::Folders;
+use super::wire::{Answer, MESSAGE_BYTES_MAX, Request, Settings};
+use super::worker;
+use crate::cgroup::Cgroups;
+use crate::failure::{Context, Failure};
+use crate::idmap::Cache;
+use crate::launch::{Launched, Workshop};
+use crate::packet;
+use crate::seccomp::Policy;
+use crate::spec::LayerId;
+use crate::step::conceal;
+use crate::storage;
+use crate::sys::{self, Fork};
+
+/// Unpacks a layer: request, blob, folder of layers, and whom to tell how many bytes of the blob are read.
+/// It runs in a confined worker and answers with a reason that names the entry.
+pub type Unpack = fn(&str, File, OwnedFd, &mut dyn FnMut(u64)) -> Result<(), String>;
+
+/// The launcher's `main`: standard input is the connection (see [`super::Launcher::spawn`]).
+pub fn main(unpack: Unpack) -> ExitCode {
+    match serve(unpack) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cloister-launcher: failed to {}: {}", failure.step, failure.reason);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(unpack: Unpack) -> Result<(), Failure> {
+    let socket = take_connection().step("take over the connection (start `cloister`, not this program)")?;
+    let first = packet::receive_json::<Settings>(&socket, MESSAGE_BYTES_MAX)
+        .step("read the settings (start `cloister`, not this program)")?;
+    let Some((settings, _)) = first else { return Ok(()) };
+    conceal().step("hide from debuggers")?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let children = block_child_signal().step("watch children")?;
+    let mut workshop = match prepare(&settings) {
+        Ok(workshop) => workshop,
+        Err(failure) => return answer(&socket, &failed(failure)),
+    };
+    answer(&socket, &Answer::Done)?;
+    loop {
+        let mut polled = [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(children.as_fd(), PollFlags::IN)];
+        match poll(&mut polled, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::new("wait for requests", error)),
+        }
+        let (asked, child) = (!polled[0].revents().is_empty(), !polled[1].revents().is_empty());
+        if child {
+            reap(&children);
+        }
+        if asked {
+            let message = packet::receive_json::<Request>(&socket, MESSAGE_BYTES_MAX);
+            let reply = match message {
+                Ok(None) => return Ok(()),
+                Ok(Some((request, descriptors))) => {
+                    handle(&mut workshop, unpack, request, descriptors).unwrap_or_else(failed)
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) => failed(Failure::new("read a request", error)),
+            };
+            answer(&socket, &reply)?;
+        }
+    }
+}
+
+/// The connection, moved away from standard input: forks keep the standard three, and shall not keep this.
+fn take_connection() -> std::io::Result<OwnedFd> {
+    let socket = sys::duplicate(0)?;
+    let null = File::open("/dev/null")?;
+    sys::replace_standard(null.as_fd(), 0)?;
+    Ok(socket)
+}
+
+fn prepare(settings: &Settings) -> Result<Workshop, Failure> {
+    let folders = Folders::prepare(settings)?;
+    let mut workshop = Workshop {
+        cgroups: Cgroups::prepare(&settings.cgroup)?,
+        policy: Policy::compile().step("compile the system call filters")?,
+        maps: Cache::new(settings.uid, settings.gid),
+        folders,
+    };
+    for project in workshop.folders.leftovers().step("look for leftovers of dead cells")? {
+        workshop.remove(&project)?;
+    }
+    Ok(workshop)
+}
+
+fn handle(
+    workshop: &mut Workshop,
+    unpack: Unpack,
+    request: Request,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Answer, Failure> {
+    match request {
+        Request::StartCell(spec) => Ok(match workshop.launch(&spec)? {
+            Launched::Started => Answer::Done,
+            Launched::Running => Answer::Running,
+        }),
+        Request::RemoveCell { project } => workshop.remove(&project).map(|()| Answer::Done),
+        Request::Unpack { request } => start_worker(workshop, unpack, &request, descriptors),
+        Request::RemoveLayer { layer } => remove_layer(workshop, &layer),
+    }
+}
+
+/// Starts an unpack worker; it answers on the socket that came along, and the launcher forgets it.
+fn start_worker(
+    workshop: &Workshop,
+    unpack: Unpack,
+    request: &str,
+    descriptors: Vec<OwnedFd>,
+) -> Result<Answer, Failure> {
+    let [blob, reports] = <[OwnedFd; 2]>::try_from(descriptors)
+        .map_err(|_| Failure::new("start an unpack worker", "two descriptors must come with the request"))?;
+    match sys::fork(0, None).step("start an unpack worker")? {
+        Fork::Child => {
+            let run = || worker::work(unpack, request, blob, reports, &workshop.folders.layers, &workshop.policy);
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+            sys::exit(0)
+        }
+        Fork::Parent { .. } => Ok(Answer::Done),
+    }
+}
+
+fn remove_layer(workshop: &Workshop, layer: &LayerId) -> Result<Answer, Failure> {
+    let folders = &workshop.folders;
+    if let Some(project) = storage::user_of_layer(&folders.cells, layer).step("look who uses the layer")? {
+        return Ok(Answer::InUse { project });
+    }
+    storage::remove_tree(&folders.layers, layer.as_str()).step("remove the layer")?;
+    Ok(Answer::Done)
+}
+
+fn failed(failure: Failure) -> Answer {
+    Answer::Failed { step: failure.step, reason: failure.reason }
+}
+
+fn answer(socket: &OwnedFd, answer: &Answer) -> Result<(), Failure> {
+    packet::send_json(socket, answer, &[]).step("answer a request")
+}
+
+/// Turns the signal of a child's end into something that can be waited for beside the socket.
+fn block_child_signal() -> nix::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Lets go of every child that ended: a zombie would keep its cgroup.
+fn reap(children: &SignalFd) {
+    while matches!(children.read_signal(), Ok(Some(_))) {}
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
+}

@@ -7,11 +7,11 @@
 pub mod wire;
 
 mod client;
-pub use client::{Error, Launcher, Settings};
+pub use client::{Error, Launcher};
+pub use wire::Settings;
 
 mod daemon;
 pub use daemon::{Unpack, main};
 
-mod folders;
-mod ids;
+pub(crate) mod folders;
 mod worker;

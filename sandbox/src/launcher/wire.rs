@@ -1,4 +1,7 @@
 //! What is said to the launcher and what it answers: JSON over SOCK_SEQPACKET, one answer a request, in order.
+//! The first message is its [`Settings`], the first answer says that the folders are prepared.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +10,31 @@ use crate::spec::{CellSpec, LayerId, ProjectId};
 /// Largest message in bytes: a spec with 128 layers and an environment of 64 KiB fits.
 pub const MESSAGE_BYTES_MAX: usize = 192 * 1024;
 
+/// What the launcher is started with. Absolute paths; they are the operator's, not a client's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of images, layers, cells' storage and id ranges.
+    pub state: PathBuf,
+    /// Folder of projects.
+    pub projects: PathBuf,
+    /// Folder of the cells' sockets.
+    pub run_dir: PathBuf,
+    /// Name of the cgroup below which cells get theirs, e.g. `cloister`.
+    pub cgroup: String,
+    /// The service user, whom the server runs as and who owns projects.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
 /// To the launcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Start a cell. When [`Answer::Done`] comes, its control socket accepts connections.
     StartCell(Box<CellSpec>),
-    /// Remove what is left of a cell that ended: processes in its cgroup, the cgroup, its upper layer, its socket.
+    /// Remove what is left of a cell: processes in its cgroup, the cgroup, its upper layer, its socket.
     RemoveCell {
         /// Whose.
         project: ProjectId,
@@ -35,7 +56,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Answer {
-    /// As asked. Also the first message of all: the folders are prepared.
+    /// As asked.
     Done,
     /// The project's cell runs already.
     Running,

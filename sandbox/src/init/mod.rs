@@ -1,0 +1,254 @@
+//! The cell's init, pid 1 of its namespaces: opens terminals, starts their programs, moves bytes, reaps.
+//!
+//! One thread, one `poll`, no privilege that its shells don't have. It trusts the server no more than the server trusts it:
+//! every count and buffer is bounded, and who breaks the protocol is cut off. It knows no host path and no other project.
+
+mod program;
+mod session;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{WaitOptions, wait};
+
+use crate::control::{CONTROL_BYTES_MAX, Exit, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
+use crate::packet;
+use crate::spec::CellSpec;
+use session::Session;
+
+/// Most control connections: one server, the next one during a restart, and a few commands.
+const CONNECTIONS_MAX: usize = 16;
+
+/// How long programs have to end after a hang-up, when the cell is to stop: bash writes its history in a few milliseconds.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// What an init begins with.
+pub(crate) struct Birth {
+    pub(crate) spec: CellSpec,
+    /// The control socket, listening.
+    pub(crate) listener: OwnedFd,
+}
+
+/// Runs until the cell is to stop. When it returns, its process must end, and with it every process of the cell.
+pub(crate) fn run(birth: Birth) {
+    if let Ok(signals) = watch_children() {
+        let mut init = Init {
+            spec: birth.spec,
+            listener: birth.listener,
+            signals,
+            connections: Vec::new(),
+            sessions: Vec::new(),
+            stop_at: None,
+        };
+        let _ = rustix::thread::set_name(c"cell-init");
+        while !init.over() {
+            init.turn();
+        }
+    }
+}
+
+struct Init {
+    spec: CellSpec,
+    listener: OwnedFd,
+    signals: SignalFd,
+    connections: Vec<Connection>,
+    sessions: Vec<Session>,
+    /// When the cell stops at the latest, once it shall.
+    stop_at: Option<Instant>,
+}
+
+/// A control connection; one that isn't open any more is dropped at the end of the turn.
+struct Connection {
+    socket: OwnedFd,
+    open: bool,
+}
+
+/// What a descriptor in the poll set belongs to.
+#[derive(Clone, Copy)]
+enum Source {
+    Child,
+    Listener,
+    Connection(usize),
+    Terminal(usize),
+    Client(usize, usize),
+}
+
+impl Init {
+    fn over(&self) -> bool {
+        self.stop_at.is_some_and(|at| self.sessions.is_empty() || Instant::now() >= at)
+    }
+
+    /// Waits for something to happen, and does what follows from it.
+    fn turn(&mut self) {
+        let ready = self.wait();
+        // Terminals first: a keystroke's echo is what somebody waits for.
+        for (source, events) in ready {
+            match source {
+                Source::Terminal(session) => self.sessions[session].terminal_ready(events),
+                Source::Client(session, client) => self.sessions[session].client_ready(client),
+                Source::Child => self.reap(),
+                Source::Listener => self.accept(),
+                Source::Connection(connection) => self.converse(connection),
+            }
+        }
+        self.finish_sessions();
+        self.connections.retain(|connection| connection.open);
+    }
+
+    /// The sources that are ready, in the order in which they are served.
+    fn wait(&self) -> Vec<(Source, PollFlags)> {
+        let mut watched = Vec::with_capacity(2 + self.connections.len() + 3 * self.sessions.len());
+        for (index, session) in self.sessions.iter().enumerate() {
+            if let Some(events) = session.terminal_interest() {
+                watched.push((Source::Terminal(index), PollFd::from_borrowed_fd(session.terminal(), events)));
+            }
+            for (client, socket) in session.clients().enumerate() {
+                watched.push((Source::Client(index, client), PollFd::from_borrowed_fd(socket, PollFlags::IN)));
+            }
+        }
+        watched.push((Source::Child, PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)));
+        if self.connections.len() < CONNECTIONS_MAX {
+            watched.push((Source::Listener, PollFd::new(&self.listener, PollFlags::IN)));
+        }
+        for (index, connection) in self.connections.iter().enumerate() {
+            watched.push((Source::Connection(index), PollFd::new(&connection.socket, PollFlags::IN)));
+        }
+        let timeout = self.next_deadline().map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        let (sources, mut polled): (Vec<_>, Vec<_>) = watched.into_iter().unzip();
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(_) => {}
+            // An interrupted or failed poll finds nothing; the next turn asks again.
+            Err(_) => return Vec::new(),
+        }
+        let events = polled.iter().map(PollFd::revents);
+        sources.into_iter().zip(events).filter(|(_, events)| !events.is_empty()).collect()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.sessions.iter().filter_map(Session::deadline).chain(self.stop_at).min()
+    }
+
+    fn accept(&mut self) {
+        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+        let hello = Reply::Hello {
+            version: VERSION,
+            project: self.spec.project.clone(),
+            sessions: self.sessions.iter().map(|session| session.name().clone()).collect(),
+        };
+        let mut connection = Connection { socket, open: true };
+        connection.send(&hello, &[]);
+        self.connections.push(connection);
+    }
+
+    /// Serves one request of a connection; whoever sends none or a wrong one is hung up on.
+    fn converse(&mut self, connection: usize) {
+        let from = &mut self.connections[connection];
+        let request = match packet::receive_json::<Request>(&from.socket, CONTROL_BYTES_MAX) {
+            Ok(Some((request, _))) => request,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Ok(None) => {
+                from.open = false;
+                return;
+            }
+            Err(error) => {
+                from.send(&Reply::Failed { reason: format!("the request is malformed: {error}") }, &[]);
+                from.open = false;
+                return;
+            }
+        };
+        match request {
+            Request::Open { session, size, command } => self.open(connection, session, size.clamped(), &command),
+            Request::Close { session } => {
+                if let Some(session) = self.sessions.iter_mut().find(|running| *running.name() == session) {
+                    session.hang_up();
+                }
+            }
+            Request::Stop => {
+                self.stop_at = Some(Instant::now() + STOP_GRACE);
+                self.sessions.iter_mut().for_each(Session::hang_up);
+            }
+        }
+    }
+
+    fn open(&mut self, connection: usize, name: SessionName, size: Size, command: &[String]) {
+        let running = self.sessions.iter().position(|session| *session.name() == name);
+        let opened = match running {
+            Some(index) => Ok((index, false)),
+            None => self.start(name.clone(), size, command).map(|()| (self.sessions.len() - 1, true)),
+        };
+        let attached = opened.and_then(|(index, started)| {
+            let session = &mut self.sessions[index];
+            let socket = session.attach()?;
+            let reply = Reply::Attached { session: name, started, size: session.size() };
+            self.connections[connection].send(&reply, &[session.log().as_fd(), socket.as_fd()]);
+            Ok(())
+        });
+        if let Err(reason) = attached {
+            self.connections[connection].send(&Reply::Failed { reason }, &[]);
+        }
+    }
+
+    fn start(&mut self, name: SessionName, size: Size, command: &[String]) -> Result<(), String> {
+        if self.stop_at.is_some() {
+            return Err("the cell is stopping: try again".to_owned());
+        }
+        if self.sessions.len() >= SESSIONS_MAX {
+            return Err(format!("the cell has {SESSIONS_MAX} sessions already: close one"));
+        }
+        self.sessions.push(Session::start(name, size, &self.spec, command)?);
+        Ok(())
+    }
+
+    /// Collects every process that ended, session leader or orphan.
+    fn reap(&mut self) {
+        while matches!(self.signals.read_signal(), Ok(Some(_))) {}
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let exit = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code(code as u8),
+                (None, Some(signal)) => Exit::Signal(signal as u8),
+                (None, None) => continue,
+            };
+            if let Some(session) = self.sessions.iter_mut().find(|session| session.leader() == pid) {
+                session.leader_ended(exit);
+            }
+        }
+    }
+
+    /// Takes leave of sessions whose program ended and whose output is all in the log.
+    fn finish_sessions(&mut self) {
+        let mut index = 0;
+        while index < self.sessions.len() {
+            match self.sessions[index].finished() {
+                Some(exit) => {
+                    let session = self.sessions.remove(index);
+                    let ended = Reply::Ended { session: session.name().clone(), exit };
+                    session.take_leave(exit);
+                    self.connections.iter_mut().for_each(|connection| connection.send(&ended, &[]));
+                }
+                None => index += 1,
+            }
+        }
+    }
+}
+
+/// Turns SIGCHLD, which the launcher has blocked already, into something that can be polled.
+fn watch_children() -> nix::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block()?;
+    SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+impl Connection {
+    /// Sends a reply. Who lets replies pile up until the socket is full is hung up on.
+    fn send(&mut self, reply: &Reply, descriptors: &[BorrowedFd<'_>]) {
+        self.open &= packet::send_json(&self.socket, reply, descriptors).is_ok();
+    }
+}

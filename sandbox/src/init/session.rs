@@ -1,0 +1,361 @@
+//! One session: a terminal, the program in it, its log, and the clients' data sockets.
+//!
+//! The session is its terminal's only reader and writer. Output goes into the log, where clients read it at their own
+//! pace; it waits only for the credit of the fastest. Input is written in the order of its arrival.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use portable_pty::{MasterPty, PtySize, native_pty_system};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::program::Program;
+use crate::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, SessionName, Size, ToCell};
+use crate::log::LogWriter;
+use crate::packet;
+use crate::spec::CellSpec;
+use crate::step::conceal;
+use crate::sys;
+use crate::users::CellUser;
+
+/// Most data sockets of a session: a class that watches one terminal.
+const CLIENTS_MAX: usize = 256;
+
+/// Most reads of a terminal in one turn: draining it "until EAGAIN" makes the echo of a neighbour ten times slower.
+const READS_PER_TURN: usize = 4;
+
+/// Most bytes of one read; the kernel gives up to 19 KiB at once.
+const READ_BYTES_MAX: usize = 32 * 1024;
+
+/// Most frames of one client in one turn, so that a flood of input delays no other terminal.
+const FRAMES_PER_TURN: usize = 16;
+
+/// How long a program has to end after a hang-up before it is killed.
+const HANG_UP_GRACE: Duration = Duration::from_secs(2);
+
+pub(super) struct Session {
+    name: SessionName,
+    /// Owns the terminal; sizes it.
+    master: Box<dyn MasterPty + Send>,
+    /// The same terminal, non-blocking, for bytes.
+    terminal: OwnedFd,
+    log: LogWriter,
+    clients: Vec<Client>,
+    client_ids: u64,
+    input: VecDeque<Input>,
+    size: Size,
+    leader: Pid,
+    exit: Option<Exit>,
+    /// No more output can come.
+    drained: bool,
+    kill_at: Option<Instant>,
+}
+
+/// A data socket.
+struct Client {
+    id: u64,
+    socket: OwnedFd,
+    /// What it has read, if it waits for more.
+    waits_beyond: Option<u64>,
+    /// How far it lets us write.
+    upto: u64,
+    /// Input bytes received, written to the terminal, and of these reported.
+    received: u64,
+    taken: u64,
+    reported: u64,
+}
+
+/// Input that the terminal hasn't taken yet.
+struct Input {
+    client: u64,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Session {
+    /// Opens a terminal and starts its program.
+    pub(super) fn start(name: SessionName, size: Size, spec: &CellSpec, command: &[String]) -> Result<Self, String> {
+        let program = Program::new(spec, command)?;
+        let log = LogWriter::create(spec.log_bytes).map_err(|error| format!("the log can't be made: {error}"))?;
+        let (master, leader) = as_user(&program.user, || {
+            let pair = native_pty_system().openpty(pty_size(size)).map_err(|error| format!("no terminal: {error:#}"))?;
+            let child = pair.slave.spawn_command(program.command).map_err(|error| format!("{error:#}"))?;
+            let leader = child.process_id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+            Ok((pair.master, leader.ok_or("the program has no pid")?))
+        })?;
+        let number = master.as_raw_fd().ok_or("the terminal has no descriptor")?;
+        let terminal = sys::duplicate(number).map_err(|error| error.to_string())?;
+        rustix::io::ioctl_fionbio(&terminal, true).map_err(|error| error.to_string())?;
+        Ok(Self {
+            name,
+            master,
+            terminal,
+            log,
+            clients: Vec::new(),
+            client_ids: 0,
+            input: VecDeque::new(),
+            size,
+            leader,
+            exit: None,
+            drained: false,
+            kill_at: None,
+        })
+    }
+
+    pub(super) fn name(&self) -> &SessionName {
+        &self.name
+    }
+
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
+    pub(super) fn leader(&self) -> Pid {
+        self.leader
+    }
+
+    /// The log's memory, to hand to a client.
+    pub(super) fn log(&self) -> &OwnedFd {
+        self.log.file()
+    }
+
+    /// Adds a client; gives its end of the data socket.
+    pub(super) fn attach(&mut self) -> Result<OwnedFd, String> {
+        if self.clients.len() >= CLIENTS_MAX {
+            return Err(format!("the session has {CLIENTS_MAX} clients already"));
+        }
+        let (socket, theirs) = packet::pair().map_err(|error| error.to_string())?;
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|error| error.to_string())?;
+        self.client_ids += 1;
+        self.clients.push(Client {
+            id: self.client_ids,
+            socket,
+            waits_beyond: None,
+            upto: self.log.head() + self.log.ring_bytes() / 2,
+            received: 0,
+            taken: 0,
+            reported: 0,
+        });
+        Ok(theirs)
+    }
+
+    pub(super) fn terminal(&self) -> BorrowedFd<'_> {
+        self.terminal.as_fd()
+    }
+
+    pub(super) fn clients(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.clients.iter().map(|client| client.socket.as_fd())
+    }
+
+    /// What to wait for at the terminal, if anything.
+    pub(super) fn terminal_interest(&self) -> Option<PollFlags> {
+        let mut interest = PollFlags::empty();
+        interest.set(PollFlags::IN, !self.drained && self.room() > 0);
+        interest.set(PollFlags::OUT, !self.input.is_empty());
+        (!interest.is_empty()).then_some(interest)
+    }
+
+    /// When something is to be done even if nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.kill_at
+    }
+
+    /// The terminal can be read or written.
+    pub(super) fn terminal_ready(&mut self, events: PollFlags) {
+        if events.contains(PollFlags::OUT) {
+            self.write_input();
+        }
+        if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            self.read_output();
+        }
+    }
+
+    /// A client has sent something, or is gone. One that breaks the protocol is cut off.
+    pub(super) fn client_ready(&mut self, index: usize) {
+        // An earlier client of this turn may have left and moved the others.
+        let Some(client) = self.clients.get(index) else { return };
+        let id = client.id;
+        for _ in 0..FRAMES_PER_TURN {
+            let Some(index) = self.clients.iter().position(|client| client.id == id) else { return };
+            let mut packet = [0; FRAME_BYTES_MAX + 1];
+            match packet::receive(&self.clients[index].socket, &mut packet) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Ok((length, _)) if length > 0 && self.frame(index, &packet[..length]) => {}
+                // What it typed before it went is still typed.
+                _ => drop(self.clients.remove(index)),
+            }
+        }
+    }
+
+    /// Does what one frame asks; false if it is against the protocol.
+    fn frame(&mut self, index: usize, packet: &[u8]) -> bool {
+        match ToCell::decode(packet) {
+            Ok(ToCell::Input { bytes, .. }) => {
+                let client = &mut self.clients[index];
+                client.received += bytes.len() as u64;
+                if client.received - client.taken > INPUT_WINDOW_BYTES {
+                    return false;
+                }
+                self.input.push_back(Input { client: client.id, bytes: bytes.to_vec(), written: 0 });
+                self.write_input();
+            }
+            Ok(ToCell::Resize(size)) => {
+                // A size that can't be set is the kernel's business; the program sees the old one.
+                if self.master.resize(pty_size(size)).is_ok() {
+                    self.size = size;
+                }
+            }
+            Ok(ToCell::Credit { seen, upto }) => {
+                let client = &mut self.clients[index];
+                client.upto = upto;
+                client.waits_beyond = Some(seen);
+                self.wake_clients();
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// How many bytes may go into the log now.
+    fn room(&self) -> u64 {
+        let granted = self.clients.iter().map(|client| client.upto).max();
+        granted.map_or(u64::MAX, |upto| upto.saturating_sub(self.log.head()))
+    }
+
+    fn read_output(&mut self) {
+        let mut buffer = [0; READ_BYTES_MAX];
+        for _ in 0..READS_PER_TURN {
+            let room = usize::try_from(self.room()).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
+            if room == 0 || self.drained {
+                break;
+            }
+            match rustix::io::read(&self.terminal, &mut buffer[..room]) {
+                Ok(0) => self.drained = true,
+                Ok(count) => self.log.append(&buffer[..count]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    // Nothing is left, and with the program gone nothing is expected.
+                    self.drained = self.exit.is_some();
+                    break;
+                }
+                // EIO: no process has the terminal open any more.
+                Err(_) => self.drained = true,
+            }
+        }
+        self.wake_clients();
+    }
+
+    fn write_input(&mut self) {
+        while let Some(input) = self.input.front_mut() {
+            match rustix::io::write(&self.terminal, &input.bytes[input.written..]) {
+                Ok(count) => {
+                    input.written += count;
+                    let (client, done) = (input.client, input.written == input.bytes.len());
+                    if done {
+                        self.input.pop_front();
+                    }
+                    if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
+                        client.taken += count as u64;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                // The terminal is gone, and with it who would have read this.
+                Err(_) => self.input.clear(),
+            }
+        }
+        // A client that has used up much of its window needs to hear that there is room again.
+        const REPORT_BYTES: u64 = INPUT_WINDOW_BYTES / 4;
+        for client in &mut self.clients {
+            if client.taken - client.reported >= REPORT_BYTES {
+                client.wake();
+            }
+        }
+    }
+
+    fn wake_clients(&mut self) {
+        let head = self.log.head();
+        for client in &mut self.clients {
+            if client.waits_beyond.is_some_and(|seen| head > seen) {
+                client.waits_beyond = None;
+                client.wake();
+            }
+        }
+    }
+
+    /// Tells the program that its terminal is gone, and kills it if it doesn't care.
+    pub(super) fn hang_up(&mut self) {
+        if self.exit.is_none() && self.kill_at.is_none() {
+            let _ = kill_process_group(self.leader, Signal::HUP);
+            let _ = kill_process_group(self.leader, Signal::CONT);
+            self.kill_at = Some(Instant::now() + HANG_UP_GRACE);
+        }
+    }
+
+    pub(super) fn leader_ended(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        self.kill_at = None;
+        // What it wrote last is still in the terminal.
+        self.read_output();
+    }
+
+    /// How the program ended, once all of its output is in the log.
+    pub(super) fn finished(&mut self) -> Option<Exit> {
+        if self.kill_at.is_some_and(|at| Instant::now() >= at) {
+            self.kill_at = None;
+            let _ = kill_process_group(self.leader, Signal::KILL);
+            let _ = kill_process(self.leader, Signal::KILL);
+        }
+        self.exit.filter(|_| self.drained)
+    }
+
+    /// Says good-bye to all clients.
+    pub(super) fn take_leave(self, exit: Exit) {
+        for client in &self.clients {
+            let _ = packet::send(&client.socket, &FromCell::Ended(exit).encode(), &[]);
+        }
+    }
+}
+
+impl Client {
+    /// Sends a wake. A client that lets its few unread wakes fill the socket hears of it by its end.
+    fn wake(&mut self) {
+        self.reported = self.taken;
+        if packet::send(&self.socket, &FromCell::Wake { taken: self.taken }.encode(), &[]).is_err() {
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
+/// Does something with the user's ids in effect, so that the terminal and the program are the user's, and takes root of
+/// the cell back. Executing a program gives up the way back.
+fn as_user<T>(user: &CellUser, act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    if user.uid == 0 && user.gid == 0 && user.groups.is_empty() {
+        return act();
+    }
+    let (uid, gid, root) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid), 0);
+    let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let assume = || -> nix::Result<()> {
+        setgroups(&groups)?;
+        setresgid(gid, gid, Gid::from_raw(root))?;
+        setresuid(uid, uid, Uid::from_raw(root))
+    };
+    let result = assume().map_err(|error| format!("can't become user {}: {error}", user.name)).and_then(|()| act());
+    let restore = || -> nix::Result<()> {
+        setresuid(Uid::from_raw(root), Uid::from_raw(root), Uid::from_raw(root))?;
+        setresgid(Gid::from_raw(root), Gid::from_raw(root), Gid::from_raw(root))?;
+        setgroups(&[])
+    };
+    restore().map_err(|error| format!("can't be root of the cell again: {error}"))?;
+    // Changing ids made this process visible to debuggers again or not, depending on the host; make it sure.
+    conceal().map_err(|error| error.to_string())?;
+    result
+}
+
+fn pty_size(size: Size) -> PtySize {
+    PtySize { rows: size.rows, cols: size.cols, pixel_width: 0, pixel_height: 0 }
+}

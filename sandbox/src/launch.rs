@@ -1,0 +1,297 @@
+//! Makes a cell: what the launcher does outside of it, from a checked spec to a running init.
+//!
+//! Everything that takes the host's privileges happens here, before the cell's first process runs a step: storage, id
+//! range, mounts by descriptor, cgroup, socket. The rest is the plan, carried out inside.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, Gid, Mode, Uid, chmodat, chownat};
+use rustix::mount::MountAttrFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::{Cgroups, Leaf};
+use crate::failure::{Context, Failure};
+use crate::idmap::{self, Cache};
+use crate::ids::IdRange;
+use crate::init::{self, Birth};
+use crate::launcher::folders::Folders;
+use crate::mount;
+use crate::packet;
+use crate::plan::plan;
+use crate::seccomp::Policy;
+use crate::spec::{CellSpec, ProjectId};
+use crate::step::{Materials, carry_out, conceal};
+use crate::storage::Storage;
+use crate::sys::{self, Fork};
+use crate::users;
+
+/// Longest wait for a cell's set-up; it takes 3 ms, under the heaviest load some hundred.
+const SET_UP_WAIT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// Longest wait for a killed cell to let go of its lock.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Largest report of a set-up in bytes.
+const REPORT_BYTES_MAX: usize = 4096;
+
+/// All that the launcher keeps from cell to cell.
+pub(crate) struct Workshop {
+    pub(crate) folders: Folders,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) policy: Policy,
+    pub(crate) maps: Cache,
+}
+
+/// How a request for a cell ended.
+pub(crate) enum Launched {
+    Started,
+    /// The project has one.
+    Running,
+}
+
+/// The last word of a set-up, from the cell's first process.
+#[derive(Serialize, Deserialize)]
+enum Report {
+    Ready,
+    Failed(Failure),
+}
+
+impl Workshop {
+    /// Starts a cell. If any step fails, nothing of it is left.
+    pub(crate) fn launch(&mut self, spec: &CellSpec) -> Result<Launched, Failure> {
+        check(spec)?;
+        let Some(storage) = Storage::lock(&self.folders.cells, &spec.project).step("lock the cell's storage")? else {
+            return Ok(Launched::Running);
+        };
+        match self.launch_locked(spec, &storage) {
+            Ok(()) => Ok(Launched::Started),
+            Err(failure) => {
+                drop(storage);
+                // The failure that counts is the first one.
+                let _ = self.remove(&spec.project);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Ends what runs in a project's cell and removes what is left of it.
+    pub(crate) fn remove(&mut self, project: &ProjectId) -> Result<(), Failure> {
+        self.cgroups.remove(project)?;
+        let storage = Storage::lock_within(&self.folders.cells, project, LOCK_WAIT).step("lock the cell's storage")?;
+        let storage = storage.ok_or_else(|| Failure::new("end the cell", "its processes don't go away"))?;
+        unlink(&self.folders.sockets, &socket_name(project)).step("remove the cell's socket")?;
+        storage.remove(&self.folders.cells, project).step("remove the cell's upper layer")
+    }
+
+    fn launch_locked(&mut self, spec: &CellSpec, storage: &Storage) -> Result<(), Failure> {
+        let range = IdRange::of(self.folders.ids.as_fd(), &spec.project).step("allocate host ids")?;
+        storage.note_layers(&spec.layers).step("note the cell's layers")?;
+        let (upper, work) = storage.layers(range.base()).step("make the cell's upper layer")?;
+        let (root, workspace, devices) = self.mounts(spec, range, &upper, &work)?;
+        let listener = listen(&self.folders, &spec.project).step("open the cell's control socket")?;
+        let group = self.cgroups.create(&spec.project, &spec.limits)?;
+        let materials =
+            Materials { root, devices, workspace, policy: &self.policy };
+        let birth = Birth { spec: spec.clone(), listener };
+        give_birth(birth, materials, range, &group, storage)
+    }
+
+    /// The mounts that a cell can't make itself: root, workspace, devices.
+    fn mounts(
+        &mut self,
+        spec: &CellSpec,
+        range: IdRange,
+        upper: &OwnedFd,
+        work: &OwnedFd,
+    ) -> Result<(OwnedFd, OwnedFd, OwnedFd), Failure> {
+        let folders = &self.folders;
+        let place = format!("{}/workspace", spec.project);
+        let workspace = mount::folder_beneath(&folders.projects, &place)
+            .step_with(|| format!("open the workspace of project {} (is it missing, or a link?)", spec.project))?;
+        // Who root is needs no look at the image; another user's ids are in its files, so the image is mounted first.
+        let image_maps = self.maps.get(range, (0, 0)).step("make the cell's id map")?;
+        let mut layers = Vec::with_capacity(spec.layers.len());
+        for layer in &spec.layers {
+            let step = || format!("open the image's layer {}: import the image again", layer.as_str());
+            let source = mount::folder_beneath(&folders.layers, layer.as_str()).step_with(step)?;
+            let copy = mount::copy_of(source).step_with(step)?;
+            mount::set(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, idmap::lend(&image_maps.image))
+                .step("map the owners of the image's files")?;
+            layers.push(copy);
+        }
+        let root = mount::overlay(&layers, upper.as_fd(), work.as_fd(), folders.stage_layers.as_fd())
+            .step("mount the overlay")?;
+        let devices = mount::copy_of(&folders.devices).step("copy the devices")?;
+        // Before Linux 6.3 a tmpfs can't be mapped: the nodes then belong to nobody, and work all the same.
+        let _ = mount::set(&devices, MountAttrFlags::empty(), idmap::lend(&image_maps.image));
+
+        let user = users::find(&root, &spec.image.user).step("find the image's user")?;
+        let maps = self.maps.get(range, (user.uid, user.gid)).step("make the workspace's id map")?;
+        let workspace = mount::copy_of(workspace).step("copy the workspace's mount")?;
+        mount::set(
+            &workspace,
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
+            idmap::lend(&maps.workspace),
+        )
+        .step("map the owner of the workspace")?;
+        Ok((root, workspace, devices))
+    }
+}
+
+/// Bounds on what a request may ask for; whoever sends it may be anyone.
+fn check(spec: &CellSpec) -> Result<(), Failure> {
+    const LAYERS_MAX: usize = 128;
+    const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
+    const OPEN_FILES_MIN: u32 = 256;
+    const PIDS_MIN: u32 = 8;
+    const MEMORY_BYTES_MIN: u64 = 16 << 20;
+    let refuse = |what: &str| Err(Failure::new("check the request", what));
+    let environment = spec.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        + spec.image.env.iter().map(String::len).sum::<usize>();
+    let named = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+    if spec.layers.is_empty() || spec.layers.len() > LAYERS_MAX {
+        return refuse("an image has 1 to 128 layers");
+    }
+    if environment > ENVIRONMENT_BYTES_MAX {
+        return refuse("the environment is longer than 64 KiB");
+    }
+    if spec.env.iter().any(|(name, value)| !named(name) || value.contains('\0')) {
+        return refuse("env: a name is empty or has '=' in it, or a value has a NUL in it");
+    }
+    if !crate::log::valid_ring_bytes(spec.log_bytes) {
+        return refuse("log_bytes must be a power of two from 65536 to 67108864");
+    }
+    let limits = &spec.limits;
+    if limits.open_files_max < OPEN_FILES_MIN {
+        return refuse("limits.open_files_max must be at least 256");
+    }
+    if limits.pids_max < PIDS_MIN {
+        return refuse("limits.pids_max must be at least 8");
+    }
+    if limits.memory_bytes_max < MEMORY_BYTES_MIN {
+        return refuse("limits.memory_bytes_max must be at least 16777216");
+    }
+    if limits.cpu_millis_max < 10 {
+        return refuse("limits.cpu_millis_max must be at least 10");
+    }
+    Ok(())
+}
+
+/// Forks the cell's first process, lets it carry out the plan, and waits for its word.
+fn give_birth(
+    birth: Birth,
+    materials: Materials<'_>,
+    range: IdRange,
+    group: &Leaf,
+    storage: &Storage,
+) -> Result<(), Failure> {
+    const NAMESPACES: i32 = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    let steps = plan(&birth.spec);
+    let (ours, theirs) = packet::pair().step("make a socket pair")?;
+    match sys::fork(NAMESPACES as u64, group.unified()).step("fork into new namespaces")? {
+        Fork::Child => {
+            drop(ours);
+            // No panic may unwind into the launcher's loop: this is its memory, but not its process any more.
+            let run = std::panic::AssertUnwindSafe(|| be_born(birth, &materials, &steps, &theirs, &storage.lock));
+            let _ = std::panic::catch_unwind(run);
+            sys::exit(1)
+        }
+        Fork::Parent { pid, pidfd } => {
+            drop((theirs, birth, materials));
+            let map = range.map();
+            let prepared = group
+                .adopt(pid)
+                .step("move the cell into its cgroup")
+                .and_then(|()| idmap::write_maps(pid, &map, &map).step("write the cell's id map"))
+                .and_then(|()| packet::send(&ours, b"go", &[]).step("start the cell's set-up"));
+            let outcome = prepared.and_then(|()| await_report(&ours));
+            if outcome.is_err() {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            }
+            outcome
+        }
+    }
+}
+
+/// The cell's first process, until it ends.
+fn be_born(birth: Birth, materials: &Materials<'_>, steps: &[crate::plan::Step], parent: &OwnedFd, lock: &OwnedFd) {
+    let mut word = [0; 2];
+    // The maps aren't written yet: nothing may happen before the parent says so. If it died, so do we.
+    if !matches!(packet::receive(parent, &mut word), Ok((2, _))) {
+        return;
+    }
+    let ready = carry_out(steps, materials).and_then(|()| {
+        // What the launcher had open is nothing for a cell. Only the lock, the socket, and the parent's ear stay.
+        let mut kept = [birth.listener.as_raw_fd(), parent.as_raw_fd(), lock.as_raw_fd()];
+        sys::close_except(&mut kept).step("close the launcher's descriptors")?;
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").step("open /dev/null")?;
+        (0..=2).try_for_each(|standard| sys::replace_standard(null.as_fd(), standard)).step("replace standard input")?;
+        conceal().step("hide from debuggers")
+    });
+    let failed = ready.is_err();
+    let report = match ready {
+        Ok(()) => Report::Ready,
+        Err(failure) => Report::Failed(failure),
+    };
+    if packet::send_json(parent, &report, &[]).is_err() || failed {
+        return;
+    }
+    // Nobody else closes it: its owner is up the stack, in a frame that never ends.
+    let _ = rustix::net::shutdown(parent, rustix::net::Shutdown::Both);
+    init::run(birth);
+}
+
+/// Waits for the word of the cell's first process.
+fn await_report(socket: &OwnedFd) -> Result<(), Failure> {
+    let mut polled = [PollFd::new(socket, PollFlags::IN)];
+    let ready = poll(&mut polled, Some(&SET_UP_WAIT)).step("wait for the cell's set-up")?;
+    if ready == 0 {
+        return Err(Failure::new("set up the cell", "it took longer than 10 seconds; is the disk stuck?"));
+    }
+    match packet::receive_json(socket, REPORT_BYTES_MAX).step("wait for the cell's set-up")? {
+        Some((Report::Ready, _)) => Ok(()),
+        Some((Report::Failed(failure), _)) => Err(failure),
+        None => Err(Failure::new(
+            "set up the cell",
+            "its first process was killed; is limits.memory_bytes_max large enough?",
+        )),
+    }
+}
+
+/// The cell's control socket, which the service user alone may connect to.
+fn listen(folders: &Folders, project: &ProjectId) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+    /// Waiting connections: one server, and a few commands.
+    const BACKLOG: i32 = 16;
+    let name = socket_name(project);
+    // We hold the cell's lock, so a socket that is there is a dead cell's.
+    unlink(&folders.sockets, &name)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let path = format!("/proc/self/fd/{}/{name}", folders.sockets.as_raw_fd());
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let (uid, gid) = (Uid::from_raw(folders.service_uid), Gid::from_raw(folders.service_gid));
+    chmodat(&folders.sockets, name.as_str(), Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+    chownat(&folders.sockets, name.as_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+fn socket_name(project: &ProjectId) -> String {
+    format!("{project}.sock")
+}
+
+fn unlink(folder: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

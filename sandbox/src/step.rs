@@ -1,0 +1,242 @@
+//! Carries out a plan: one step after the other, in the cell's first process, by descriptor.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use crate::failure::{Context, Failure};
+use crate::mount;
+use crate::plan::{Kind, Prepared, Step};
+use crate::seccomp::Policy;
+use crate::sys;
+
+/// What root of a cell can do, to its own files and processes: what `apt-get install` and `su` need. No raw sockets, no
+/// device nodes, no `chroot`, no file capabilities.
+pub(crate) const CAPABILITIES: [Capability; 8] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+];
+
+/// What the launcher hands to a cell's first process for its set-up.
+pub(crate) struct Materials<'a> {
+    pub(crate) root: OwnedFd,
+    pub(crate) devices: OwnedFd,
+    pub(crate) workspace: OwnedFd,
+    pub(crate) policy: &'a Policy,
+}
+
+/// What one step leaves for a later one.
+#[derive(Default)]
+struct Kept {
+    /// An empty folder, for masks.
+    blank: Option<OwnedFd>,
+    /// /proc/sys as it was before it became read-only.
+    parameters: Option<OwnedFd>,
+}
+
+/// Carries out the steps; the first that fails ends it.
+pub(crate) fn carry_out(steps: &[Step], materials: &Materials<'_>) -> Result<(), Failure> {
+    let mut kept = Kept::default();
+    steps.iter().try_for_each(|step| one(step, materials, &mut kept).step_with(|| step.to_string()))
+}
+
+fn one(step: &Step, materials: &Materials<'_>, kept: &mut Kept) -> io::Result<()> {
+    let root = &materials.root;
+    match step {
+        Step::Root => become_root(),
+        Step::Private => {
+            Ok(nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?)
+        }
+        Step::HostName(name) => Ok(nix::unistd::sethostname(name)?),
+        Step::Loopback => sys::loopback_up(),
+        // Over the old root, where no folder's mode can be in the way; pivoting then swaps the two.
+        Step::Attach(Prepared::Root, _) => mount::attach(root, mount::folder("/".as_ref())?),
+        Step::Attach(Prepared::Devices, at) => mount::attach(&materials.devices, folder(root, at)?),
+        Step::Attach(Prepared::Workspace, at) => mount::attach(&materials.workspace, folder(root, at)?),
+        Step::File(path, text) => write_file(root, path, text),
+        Step::Mount(kind, at) => {
+            mount::attach(file_system(*kind)?, folder(root, at)?)?;
+            if *kind == Kind::Processes {
+                kept.parameters = Some(mount::folder_beneath(root, "proc/sys")?);
+            }
+            Ok(())
+        }
+        Step::Parameter(path, value) => {
+            let parameters = kept.parameters.as_ref().ok_or_else(|| io::Error::other("/proc is not mounted yet"))?;
+            set_parameter(parameters, path, value)
+        }
+        Step::ReadOnly(path) => on_existing(root, path, |place| {
+            let copy = mount::copy_of(place)?;
+            mount::set(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, None)?;
+            mount::attach(copy, place)
+        }),
+        Step::Mask(path) => on_existing(root, path, |place| mask(root, place, &mut kept.blank)),
+        Step::Pivot => pivot(root),
+        Step::ResourceLimits(limits) => {
+            let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;
+            // Without CAP_SYS_RESOURCE on the host, its own limit is the most there is.
+            let files = u64::from(limits.open_files_max).min(hard);
+            setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+            Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
+        }
+        Step::Capabilities => drop_capabilities().map_err(io::Error::other),
+        Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
+        Step::Landlock => restrict_scopes().map_err(io::Error::other),
+        Step::Seccomp => materials.policy.apply().map_err(io::Error::other),
+    }
+}
+
+/// Root of the cell, and of nothing else.
+fn become_root() -> io::Result<()> {
+    setgroups(&[])?;
+    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
+    conceal()
+}
+
+/// Hides this process's memory and descriptors from the cell's root, who has the same ids: no ptrace, no /proc/1/mem.
+pub(crate) fn conceal() -> io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Opens a folder of the image as a place for a mount; makes it if the image has nothing there.
+fn folder(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    match mount::folder_beneath(root, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            rustix::fs::mkdirat(root, path, Mode::from_raw_mode(0o755))?;
+            mount::folder_beneath(root, path)
+        }
+        other => other.map_err(|error| not_a_folder(error, path)),
+    }
+}
+
+/// Says in words what is wrong with an image whose /proc (say) is something else.
+fn not_a_folder(error: io::Error, path: &str) -> io::Error {
+    let first = path.split('/').next().unwrap_or(path);
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => {
+            io::Error::other(format!("/{first} of the image is a link or a file: it must be a folder, mend the image"))
+        }
+        _ => error,
+    }
+}
+
+/// Writes a file of the image, which must be a regular file (or nothing) in a real folder.
+fn write_file(root: &OwnedFd, path: &str, text: &str) -> io::Result<()> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    let parent_fd = folder(root, parent)?;
+    // Non-blocking, because it may be a FIFO; not followed, because it may be a link.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let irregular = || io::Error::other(format!("/{path} of the image is no regular file: mend the image"));
+    let file = match rustix::fs::openat(&parent_fd, name, flags, Mode::from_raw_mode(0o644)) {
+        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(irregular()),
+        other => other?,
+    };
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(irregular());
+    }
+    rustix::fs::ftruncate(&file, 0)?;
+    io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
+}
+
+/// A new file system of the cell's own.
+fn file_system(kind: Kind) -> io::Result<OwnedFd> {
+    const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+    const STILL: MountAttrFlags = QUIET.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+    let (options, attributes): (&[(&str, &str)], _) = match kind {
+        Kind::Processes | Kind::Queues => (&[], STILL),
+        Kind::System => (&[], STILL.union(MountAttrFlags::MOUNT_ATTR_RDONLY)),
+        // Group 5 is `tty` on every Linux; the launcher's terminals are opened through this instance's own ptmx.
+        Kind::Terminals => (&[("mode", "0620"), ("gid", "5"), ("ptmxmode", "0666")], QUIET),
+        // As large as Docker's; the memory limit counts it in any case.
+        Kind::SharedMemory => (&[("mode", "1777"), ("size", "64m")], STILL),
+    };
+    mount::file_system(kind.name(), options, attributes)
+}
+
+/// Writes a kernel parameter. An old kernel that doesn't have it has nothing to limit.
+fn set_parameter(parameters: &OwnedFd, path: &str, value: &str) -> io::Result<()> {
+    match mount::open_beneath(parameters, path, OFlags::WRONLY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => {
+            rustix::io::write(other?, value.as_bytes())?;
+            Ok(())
+        }
+    }
+}
+
+/// Does something to a path if this kernel has it.
+fn on_existing(root: &OwnedFd, path: &str, act: impl FnOnce(&OwnedFd) -> io::Result<()>) -> io::Result<()> {
+    match mount::open_beneath(root, path, OFlags::PATH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => act(&other?),
+    }
+}
+
+/// Covers a folder with an empty read-only one, and anything else with /dev/null.
+fn mask(root: &OwnedFd, place: &OwnedFd, blank: &mut Option<OwnedFd>) -> io::Result<()> {
+    if FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) != FileType::Directory {
+        let null = mount::open_beneath(root, "dev/null", OFlags::PATH)?;
+        return mount::attach(mount::copy_of(null)?, place);
+    }
+    // One empty file system for all folders: each further super block costs time at the cell's end.
+    match blank {
+        Some(first) => mount::attach(mount::copy_of(first)?, place),
+        None => {
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            let empty = mount::file_system("tmpfs", &[("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")], attributes)?;
+            mount::attach(&empty, place)?;
+            *blank = Some(empty);
+            Ok(())
+        }
+    }
+}
+
+/// The new root over the old one, and the old one away (pivot_root(2), "pivot_root(".", ".")").
+fn pivot(root: &OwnedFd) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    nix::unistd::pivot_root(".", ".")?;
+    nix::mount::umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(nix::unistd::chdir("/")?)
+}
+
+fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
+    let keep: CapsHashSet = CAPABILITIES.into_iter().collect();
+    for capability in caps::all() {
+        if !keep.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability)? {
+            caps::drop(None, CapSet::Bounding, capability)?;
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &keep)?;
+    caps::set(None, CapSet::Permitted, &keep)
+}
+
+/// Best effort: a second wall behind the namespaces.
+fn restrict_scopes() -> Result<(), landlock::RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?
+        .restrict_self()?;
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! A cell's storage on disk: its lock, and the upper layer that lives as long as the cell.
+//!
+//! The lock is a file that the cell's init holds open: who can take it knows that the cell is gone. (A file, because a
+//! descriptor of a folder would be a way out of the cell.) It doesn't know what a cell is beyond that.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, chownat, flock};
+use rustix::io::Errno;
+
+use crate::mount;
+use crate::spec::{LayerId, ProjectId};
+
+/// A cell's folder, locked by us.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    folder: OwnedFd,
+    /// Held as long as the cell lives.
+    pub(crate) lock: OwnedFd,
+}
+
+impl Storage {
+    /// Locks the storage of a project's cell below `cells`, made if needed; `None` if a running cell has it.
+    pub(crate) fn lock(cells: &OwnedFd, project: &ProjectId) -> io::Result<Option<Self>> {
+        make(cells, project.as_str())?;
+        let folder = mount::folder_beneath(cells, project.as_str())?;
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let lock = rustix::fs::openat(&folder, "lock", flags, Mode::RUSR | Mode::WUSR)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { folder, lock })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// As [`Storage::lock`], waiting up to `patience` for a dying cell.
+    pub(crate) fn lock_within(cells: &OwnedFd, project: &ProjectId, patience: Duration) -> io::Result<Option<Self>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::lock(cells, project)? {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(200)),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// Fresh folders for the overlay, owned by the cell's root (host id `owner`): upper and work.
+    pub(crate) fn layers(&self, owner: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+        self.clear()?;
+        let make_owned = |name: &str| {
+            make(&self.folder, name)?;
+            chownat(&self.folder, name, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)), AtFlags::empty())?;
+            mount::folder_beneath(&self.folder, name)
+        };
+        Ok((make_owned("upper")?, make_owned("work")?))
+    }
+
+    /// Notes which layers the cell uses, for whoever wants to remove one.
+    pub(crate) fn note_layers(&self, layers: &[LayerId]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&self.folder, "layers", flags, Mode::RUSR | Mode::WUSR)?;
+        let text: String = layers.iter().map(|layer| format!("{}\n", layer.as_str())).collect();
+        io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
+    }
+
+    /// Removes upper and work with all that a cell has put there.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        remove_tree(&self.folder, "upper")?;
+        remove_tree(&self.folder, "work")
+    }
+
+    /// Removes everything, the lock last.
+    pub(crate) fn remove(self, cells: &OwnedFd, project: &ProjectId) -> io::Result<()> {
+        self.clear()?;
+        for name in ["layers", "lock"] {
+            gone(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()))?;
+        }
+        gone(rustix::fs::unlinkat(cells, project.as_str(), AtFlags::REMOVEDIR))
+    }
+}
+
+/// Whose running cell uses a layer, if any does.
+pub(crate) fn user_of_layer(cells: &OwnedFd, layer: &LayerId) -> io::Result<Option<ProjectId>> {
+    for project in projects(cells)? {
+        let folder = mount::folder_beneath(cells, project.as_str())?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let noted = match rustix::fs::openat(&folder, "layers", flags, Mode::empty()) {
+            Ok(file) => io::read_to_string(std::fs::File::from(file))?,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if noted.lines().any(|line| line == layer.as_str()) && Storage::lock(cells, &project)?.is_none() {
+            return Ok(Some(project));
+        }
+    }
+    Ok(None)
+}
+
+/// The projects that have storage: a cell that runs, or one of which something is left.
+pub(crate) fn projects(cells: &OwnedFd) -> io::Result<Vec<ProjectId>> {
+    let mut projects = Vec::new();
+    for entry in Dir::read_from(&listing(cells, ".")?)? {
+        projects.extend(entry?.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok()));
+    }
+    Ok(projects)
+}
+
+/// Removes the folder `name` below `parent` with everything in it, never following a link and never leaving the file
+/// system. However deep a cell has nested its folders: each folder that isn't empty is moved up to the top and its turn
+/// comes, so that two descriptors and no recursion suffice.
+pub(crate) fn remove_tree(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    let top = match listing(parent, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let device = rustix::fs::fstat(&top)?.st_dev;
+    let mut serial = 0_u64;
+    loop {
+        let full = sweep(&top)?;
+        if full.is_empty() {
+            return gone(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR));
+        }
+        for folder in full {
+            let inner = listing(&top, folder.as_c_str())?;
+            if rustix::fs::fstat(&inner)?.st_dev != device {
+                return Err(io::Error::other("something is mounted in it"));
+            }
+            for below in sweep(&inner)? {
+                move_up(&inner, &below, &top, &mut serial)?;
+            }
+            gone(rustix::fs::unlinkat(&top, folder.as_c_str(), AtFlags::REMOVEDIR))?;
+        }
+    }
+}
+
+/// Unlinks everything in a folder but the folders that aren't empty, and gives their names.
+fn sweep(folder: &OwnedFd) -> io::Result<Vec<CString>> {
+    let mut full = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => continue,
+            Err(Errno::ISDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => full.push(name.to_owned()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(full)
+}
+
+/// Moves a folder to a name in `top` that nobody has; a cell may have taken some.
+fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, serial: &mut u64) -> io::Result<()> {
+    loop {
+        *serial += 1;
+        let new_name = format!(".removing-{serial}");
+        match rustix::fs::renameat_with(from, name, top, new_name, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// A folder below `parent`, open for listing; links are not followed.
+fn listing<P: rustix::path::Arg>(parent: impl AsFd, name: P) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+/// Makes a folder unless it is there.
+fn make(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Something that isn't there is removed already.
+fn gone(result: rustix::io::Result<()>) -> io::Result<()> {
+    match result {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deep_tree_with_links_goes_and_what_the_links_name_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let canary = base.path().join("canary");
+        std::fs::create_dir(&canary).unwrap();
+        std::fs::write(canary.join("file"), "safe").unwrap();
+        let parent = mount::folder(base.path()).unwrap();
+        let upper = base.path().join("upper");
+        std::fs::create_dir(&upper).unwrap();
+        std::os::unix::fs::symlink(&canary, upper.join("link")).unwrap();
+        // Deeper than PATH_MAX allows a path to be.
+        let mut at = mount::folder(&upper).unwrap();
+        for depth in 0..3000 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            rustix::fs::mkdirat(&at, "e", Mode::RWXU).unwrap();
+            if depth % 100 == 0 {
+                rustix::fs::symlinkat(&canary, &at, "link").unwrap();
+                rustix::fs::mkdirat(&at, ".removing-1", Mode::RWXU).unwrap();
+            }
+            at = mount::folder_beneath(&at, "d").unwrap();
+        }
+        remove_tree(&parent, "upper").unwrap();
+        assert!(!upper.exists());
+        assert_eq!(std::fs::read_to_string(canary.join("file")).unwrap(), "safe");
+        remove_tree(&parent, "upper").unwrap();
+    }
+
+    #[test]
+    fn a_locked_storage_belongs_to_a_running_cell() {
+        let base = tempfile::tempdir().unwrap();
+        let cells = mount::folder(base.path()).unwrap();
+        let project = ProjectId::parse("demo").unwrap();
+        let layer = LayerId::parse(&"a".repeat(64)).unwrap();
+        let storage = Storage::lock(&cells, &project).unwrap().unwrap();
+        storage.note_layers(std::slice::from_ref(&layer)).unwrap();
+        assert!(Storage::lock(&cells, &project).unwrap().is_none());
+        assert_eq!(user_of_layer(&cells, &layer).unwrap(), Some(project.clone()));
+        storage.remove(&cells, &project).unwrap();
+        assert_eq!(projects(&cells).unwrap(), []);
+        assert_eq!(user_of_layer(&cells, &layer).unwrap(), None);
+    }
+}
