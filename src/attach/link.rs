@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use sandbox::control::Size;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::keys::DetachKeys;
-use super::target::{ANSWER_WAIT_MAX, Target};
+use super::target::{Opened, Target};
 use crate::tty::{Event, Events, Input, Output, Raw, size};
 
 /// Longest silence of a server, which sends a ping every 20 s: beyond it the link is lost.
@@ -68,7 +69,7 @@ pub(super) struct Terminal {
 /// An open connection to a session.
 #[derive(Debug)]
 pub(super) struct Link {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<TokioIo<Upgraded>>,
     size: Option<Size>,
 }
 
@@ -76,15 +77,14 @@ impl Link {
     /// Connects and attaches, at this terminal's size.
     pub(super) async fn open(target: &Target) -> Result<Self, Failure> {
         let size = size();
-        let unreachable = |error: &dyn std::fmt::Display| Failure::Unreachable(error.to_string());
-        let stream = target.connect().await.map_err(|error| unreachable(&error))?;
-        let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX));
-        let handshake = tokio_tungstenite::client_async_with_config(target.terminal(size), stream, Some(config));
-        match tokio::time::timeout(ANSWER_WAIT_MAX, handshake).await {
-            Ok(Ok((socket, _))) => Ok(Self { socket, size }),
-            Ok(Err(Error::Http(answer))) => Err(refusal(target, answer.status(), answer.body().as_deref())),
-            Ok(Err(error)) => Err(unreachable(&error)),
-            Err(late) => Err(unreachable(&late)),
+        match target.open(size).await {
+            Ok(Opened::Socket(io)) => {
+                let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX));
+                let socket = WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await;
+                Ok(Self { socket, size })
+            }
+            Ok(Opened::Refused(status, text)) => Err(refusal(target, status, &text)),
+            Err(error) => Err(Failure::Unreachable(format!("{error:#}"))),
         }
     }
 
@@ -152,7 +152,9 @@ impl Link {
         let end = tokio::select! { end = down => end, end = up => end, end = around => end, end = resizing => end };
         let goodbye = async {
             let frame = CloseFrame { code: CloseCode::Normal, reason: "detached".into() };
-            sink.send(Message::Close(Some(frame))).await
+            // Fails if the server said goodbye first; then the answer to that is waiting to be flushed.
+            let _ = sink.send(Message::Close(Some(frame))).await;
+            sink.flush().await
         };
         // A server that doesn't listen any more has no need of a goodbye.
         let _ = tokio::time::timeout(CLOSE_WAIT_MAX, goodbye).await;
@@ -161,9 +163,9 @@ impl Link {
 }
 
 /// What a server means that doesn't let us attach.
-fn refusal(target: &Target, status: http::StatusCode, body: Option<&[u8]>) -> Failure {
+fn refusal(target: &Target, status: http::StatusCode, body: &[u8]) -> Failure {
     let message = || {
-        let body: serde_json::Value = serde_json::from_slice(body?).ok()?;
+        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
         Some(body.get("error")?.get("message")?.as_str()?.escape_debug().to_string())
     };
     let remedy = match status.as_u16() {

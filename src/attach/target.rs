@@ -1,20 +1,37 @@
 //! What to attach to: a session of a project on a server, and the token that opens it.
 
-use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, StatusCode, Uri};
-use http_body_util::Full;
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use sandbox::control::{SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// Longest wait for a server to take a connection, or to answer: beyond it, it is as good as down.
-pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Longest text of a refusal in bytes, many times what the server sends.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// What a server says to one who wants to attach.
+pub(super) enum Opened {
+    /// Frames of WebSocket from here on.
+    Socket(TokioIo<Upgraded>),
+    /// No, with a status and a text.
+    Refused(StatusCode, Bytes),
+}
 
 /// A session on a server.
 pub(super) struct Target {
@@ -64,53 +81,65 @@ impl Target {
         &self.project
     }
 
-    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = tokio::time::timeout(ANSWER_WAIT_MAX, connect).await??;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
-
-    /// The request that becomes the terminal's WebSocket.
-    pub(super) fn terminal(&self, size: Option<Size>) -> Request<()> {
-        let Self { authority, prefix, project, session, .. } = self;
-        let size = size.map_or_else(String::new, |Size { cols, rows }| format!("&cols={cols}&rows={rows}"));
-        let uri = format!("ws://{authority}{prefix}/ws/terminal/{project}/?frames=binary&session={session}{size}");
-        let key = tokio_tungstenite::tungstenite::handshake::client::generate_key();
-        Request::get(uri)
-            .header(HOST, authority)
-            .header(AUTHORIZATION, &self.bearer)
-            .header("connection", "Upgrade")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", key)
-            .body(())
-            .expect("its parts were checked")
+    /// Asks for the terminal's WebSocket.
+    pub(super) async fn open(&self, size: Option<Size>) -> anyhow::Result<Opened> {
+        let key = generate_key();
+        let answer = self.ask(self.terminal(size, &key)).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect();
+            // A refusal is one without its text, too.
+            let body = tokio::time::timeout(ANSWER_WAIT_MAX, body).await.ok().and_then(Result::ok);
+            return Ok(Opened::Refused(status, body.map(|body| body.to_bytes()).unwrap_or_default()));
+        }
+        let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT);
+        ensure!(
+            accepted.is_some_and(|accepted| accepted.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes()),
+            "the server's answer is not that of a WebSocket"
+        );
+        Ok(Opened::Socket(TokioIo::new(hyper::upgrade::on(answer).await?)))
     }
 
     /// Tells the server of a new size.
     pub(super) async fn resize(&self, Size { cols, rows }: Size) -> anyhow::Result<()> {
-        let Self { authority, prefix, project, session, .. } = self;
-        let request = Request::post(format!("{prefix}/api/projects/{project}/sessions/{session}/size"))
-            .header(HOST, authority)
-            .header(AUTHORIZATION, &self.bearer)
+        let path = format!("/api/projects/{}/sessions/{}/size", self.project, self.session);
+        let request = self
+            .request(Method::POST, &path)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(format!(r#"{{"cols":{cols},"rows":{rows}}}"#))))
             .expect("its parts were checked");
-        let exchange = async {
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(self.connect().await?)).await?;
-            let answer = sender.send_request(request);
-            tokio::pin!(connection, answer);
-            let answer = tokio::select! {
-                answer = &mut answer => answer?,
-                ended = &mut connection => { ended?; answer.await? }
-            };
-            anyhow::Ok(answer.status())
-        };
-        let status = tokio::time::timeout(ANSWER_WAIT_MAX, exchange).await??;
-        ensure!(status == StatusCode::NO_CONTENT, "the server answered {status}");
+        let status = self.ask(request).await?.status();
+        ensure!(status.is_success(), "the server answered {status}");
         Ok(())
+    }
+
+    fn terminal(&self, size: Option<Size>, key: &str) -> Request<Full<Bytes>> {
+        let size = size.map_or_else(String::new, |Size { cols, rows }| format!("&cols={cols}&rows={rows}"));
+        let path = format!("/ws/terminal/{}/?frames=binary&session={}{size}", self.project, self.session);
+        self.request(Method::GET, &path)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, key)
+            .body(Full::default())
+            .expect("its parts were checked")
+    }
+
+    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+        let uri = format!("{}{path}", self.prefix);
+        Request::builder().method(method).uri(uri).header(HOST, &self.authority).header(AUTHORIZATION, &self.bearer)
+    }
+
+    /// Sends a request on a connection of its own and waits for the answer's head.
+    async fn ask(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Incoming>> {
+        let exchange = async {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            stream.set_nodelay(true)?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            tokio::spawn(connection.with_upgrades());
+            anyhow::Ok(sender.send_request(request).await?)
+        };
+        tokio::time::timeout(ANSWER_WAIT_MAX, exchange).await.context("no answer in time")?
     }
 }
 
@@ -140,8 +169,8 @@ mod tests {
 
     #[test]
     fn the_token_stands_in_a_header_alone() {
-        let request = target("http://h:1/p", "secret").unwrap().terminal(Some(Size { cols: 9, rows: 8 }));
-        assert_eq!(request.uri(), "ws://h:1/p/ws/terminal/demo/?frames=binary&session=main&cols=9&rows=8");
+        let request = target("http://h:1/p", "secret").unwrap().terminal(Some(Size { cols: 9, rows: 8 }), "key");
+        assert_eq!(request.uri(), "/p/ws/terminal/demo/?frames=binary&session=main&cols=9&rows=8");
         assert!(!format!("{request:?}").contains("secret"));
     }
 }
