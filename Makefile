@@ -1,0 +1,64 @@
+# The verbs people know. Each is one line about a script in scripts/; `make help` lists them.
+
+# rustup's folder is not in root's path under sudo.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help deps build web image up down logs bash test check bench
+
+image := target/image/default/index.json
+page := web/dist/index.html
+cloister := target/release/cloister
+
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+up: deps image ## Start a server with everything it needs, and print the address to open
+	@scripts/up
+
+down: ## Stop the server and every cell
+	@scripts/down
+
+logs: ## Follow the server's log
+	@tail -n 50 -F target/up/serve.log
+
+bash: deps image ## Open a shell in a cell of the project demo
+	@. scripts/server.sh && CLOISTER_CREATE_PROJECTS=true $(cloister) run demo
+
+build: deps $(page) ## Build the command with its page (release)
+	@echo "==> building the server (a few minutes the first time)"
+	@cargo build --release --quiet
+
+web: deps $(page) ## Build the page
+
+image: build $(image) ## Build the default runner image and import it
+	@. scripts/server.sh && $(cloister) image import target/image/default --name default
+
+test: deps ## Install what tests need, then run every check: what CI runs
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory $(page) $(image)
+	@scripts/check
+
+check: deps ## Check formatting, lints, scripts and the page's types
+	@scripts/install-deps test
+	@scripts/check static
+
+bench: image ## Measure against bubblewrap, crun, podman and no sandbox
+	@scripts/install-deps bench
+	@scripts/bench
+
+deps:
+	@scripts/install-deps up
+	@scripts/check-rust
+	@scripts/install-user
+
+$(page): $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -path web/test -prune -o -type f -print)
+	@echo "==> building the page"
+	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
+	@touch $@
+
+$(image): scripts/build-image $(shell find runner/images/default -type f)
+	@echo "==> building the default runner image (half a minute)"
+	@scripts/build-image
+	@touch $@
