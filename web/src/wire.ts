@@ -1,0 +1,96 @@
+// The server's addresses and answers, as the page uses them. Knows no state.
+
+import type { Place } from "./place";
+
+/** A terminal's size in cells. */
+export interface Size {
+  readonly cols: number;
+  readonly rows: number;
+}
+
+/** Why the server doesn't open a terminal: its token is missing or wrong, it says no, or it isn't there just now. */
+export type Refusal =
+  | { readonly kind: "token" }
+  | { readonly kind: "no"; readonly reason: string }
+  | { readonly kind: "away"; readonly reason: string };
+
+/** Close codes with a meaning of their own: RFC 6455 §7.4.1 and the registry it opened. */
+export const CLOSE_NORMAL = 1000;
+export const CLOSE_RESTART = 1012;
+
+// An answer that takes longer is as good as none: the page tries again anyway.
+const ANSWER_MS_MAX = 10_000;
+
+// What is shown of a server's reason, in characters: one line.
+const REASON_CHARS_MAX = 200;
+
+/** Where a terminal's WebSocket is. Browsers can't send it a header, so the token is part of the address. */
+export function terminalUrl(place: Place, size: Size, token: string): string {
+  const query = new URLSearchParams({
+    cols: String(size.cols),
+    rows: String(size.rows),
+    frames: "binary",
+    session: place.session,
+    token,
+  });
+  return `${location.origin.replace(/^http/, "ws")}${terminalPath(place)}?${query}`;
+}
+
+/** Asks over HTTP why a WebSocket failed to open, which the browser doesn't tell: the server answers as it did then. */
+export async function askWhy(place: Place, token: string): Promise<Refusal> {
+  const away: Refusal = { kind: "away", reason: "can't reach the server" };
+  try {
+    const query = new URLSearchParams({ session: place.session });
+    const answer = await fetch(`${terminalPath(place)}?${query}`, options(token));
+    if (answer.status === 401) return { kind: "token" };
+    // An upgrade is all that was missing: what kept the socket from opening has gone, or lies between us and the server.
+    if (answer.status === 426) return away;
+    const reason = await reasonOf(answer);
+    const passing = answer.status >= 500 || answer.status === 408 || answer.status === 429;
+    return passing ? { kind: "away", reason } : { kind: "no", reason };
+  } catch {
+    return away;
+  }
+}
+
+/** Tells the server the size of a session's terminal. */
+export async function tellSize(place: Place, size: Size, token: string): Promise<void> {
+  const path = `/api/projects/${place.project}/sessions/${place.session}/size`;
+  const { headers, ...rest } = options(token);
+  await fetch(path, {
+    ...rest,
+    method: "POST",
+    headers: { ...headers, "Content-Type": "application/json" },
+    body: JSON.stringify(size),
+  });
+}
+
+/** One line of text from elsewhere, fit to be shown. */
+export function oneLine(text: string): string {
+  return text.replace(/\s+/g, " ").trim().slice(0, REASON_CHARS_MAX);
+}
+
+function terminalPath(place: Place): string {
+  return `/ws/terminal/${place.project}/`;
+}
+
+function options(token: string) {
+  return {
+    headers: { Authorization: `Bearer ${token}` },
+    cache: "no-store",
+    credentials: "omit",
+    signal: AbortSignal.timeout(ANSWER_MS_MAX),
+  } as const;
+}
+
+async function reasonOf(answer: Response): Promise<string> {
+  const text = await answer.text();
+  const said = answer.headers.get("Content-Type")?.includes("json") ? errorOf(text) : text;
+  return oneLine(said) || `the server answered ${answer.status}`;
+}
+
+function errorOf(json: string): string {
+  const body: unknown = JSON.parse(json);
+  const error = typeof body === "object" && body !== null && "error" in body ? body.error : "";
+  return typeof error === "string" ? error : "";
+}
