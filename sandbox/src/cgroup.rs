@@ -127,11 +127,17 @@ impl Leaf {
         self.groups.iter().find(|(_, unified)| *unified).map(|(group, _)| group.as_fd())
     }
 
-    /// Moves a process into the groups that it couldn't be born into.
-    pub(crate) fn adopt(&self, pid: rustix::process::Pid) -> io::Result<()> {
-        let pid = pid.as_raw_nonzero().to_string();
-        self.groups.iter().filter(|(_, unified)| !unified).try_for_each(|(group, _)| write(group, "cgroup.procs", &pid))
+    /// The doors of the groups into which no process can be born: a process with one thread enters by [`enter`].
+    pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        let groups = self.groups.iter().filter(|(_, unified)| !unified);
+        groups.map(|(group, _)| open_for_writing(group, "tasks")).collect()
     }
+}
+
+/// Moves the calling process into the groups behind these doors; it must have one thread. Moving itself takes no lock
+/// of the whole host; being moved by another process waits for an RCU grace period, ten times as long as all the rest.
+pub(crate) fn enter(doors: &[OwnedFd]) -> io::Result<()> {
+    doors.iter().try_for_each(|door| rustix::io::write(door, b"0").map(drop)).map_err(io::Error::from)
 }
 
 /// The files of a group that hold a limit: name, value, and whether its absence is an error.
@@ -213,9 +219,12 @@ fn kill(group: &OwnedFd, unified: bool) -> io::Result<()> {
 }
 
 fn write(group: &OwnedFd, file: &str, value: &str) -> io::Result<()> {
-    let file = rustix::fs::openat(group, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&file, value.as_bytes())?;
+    rustix::io::write(open_for_writing(group, file)?, value.as_bytes())?;
     Ok(())
+}
+
+fn open_for_writing(group: &OwnedFd, file: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(group, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 #[cfg(test)]

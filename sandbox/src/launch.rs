@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Gid, Mode, Uid, chmodat, chownat};
 use rustix::mount::MountAttrFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroups, Leaf};
+use crate::cgroup::{self, Cgroups, Leaf};
 use crate::failure::{Context, Failure};
 use crate::idmap::{self, Cache};
 use crate::ids::IdRange;
@@ -20,7 +20,7 @@ use crate::init::{self, Birth};
 use crate::launcher::folders::Folders;
 use crate::mount;
 use crate::packet;
-use crate::plan::plan;
+use crate::plan::{Step, plan};
 use crate::seccomp::Policy;
 use crate::spec::{CellSpec, ProjectId};
 use crate::step::{Materials, carry_out, conceal};
@@ -197,21 +197,20 @@ fn give_birth(
         | libc::CLONE_NEWCGROUP;
     let steps = plan(&birth.spec);
     let (ours, theirs) = packet::pair().step("make a socket pair")?;
+    let doors = group.doors().step("open the cell's cgroup")?;
     match sys::fork(NAMESPACES as u64, group.unified()).step("fork into new namespaces")? {
         Fork::Child => {
             drop(ours);
             // No panic may unwind into the launcher's loop: this is its memory, but not its process any more.
-            let run = std::panic::AssertUnwindSafe(|| be_born(birth, &materials, &steps, &theirs, &storage.lock));
+            let run = std::panic::AssertUnwindSafe(|| be_born(birth, &materials, &steps, &doors, &theirs, &storage.lock));
             let _ = std::panic::catch_unwind(run);
             sys::exit(1)
         }
         Fork::Parent { pid, pidfd } => {
             drop((theirs, birth, materials));
             let map = range.map();
-            let prepared = group
-                .adopt(pid)
-                .step("move the cell into its cgroup")
-                .and_then(|()| idmap::write_maps(pid, &map, &map).step("write the cell's id map"))
+            let prepared = idmap::write_maps(pid, &map, &map)
+                .step("write the cell's id map")
                 .and_then(|()| packet::send(&ours, b"go", &[]).step("start the cell's set-up"));
             let outcome = prepared.and_then(|()| await_report(&ours));
             if outcome.is_err() {
@@ -223,13 +222,21 @@ fn give_birth(
 }
 
 /// The cell's first process, until it ends.
-fn be_born(birth: Birth, materials: &Materials<'_>, steps: &[crate::plan::Step], parent: &OwnedFd, lock: &OwnedFd) {
+fn be_born(
+    birth: Birth,
+    materials: &Materials<'_>,
+    steps: &[Step],
+    doors: &[OwnedFd],
+    parent: &OwnedFd,
+    lock: &OwnedFd,
+) {
     let mut word = [0; 2];
     // The maps aren't written yet: nothing may happen before the parent says so. If it died, so do we.
     if !matches!(packet::receive(parent, &mut word), Ok((2, _))) {
         return;
     }
-    let ready = carry_out(steps, materials).and_then(|()| {
+    let limited = cgroup::enter(doors).step("enter the cell's cgroup");
+    let ready = limited.and_then(|()| carry_out(steps, materials)).and_then(|()| {
         // What the launcher had open is nothing for a cell. Only the lock, the socket, and the parent's ear stay.
         let mut kept = [birth.listener.as_raw_fd(), parent.as_raw_fd(), lock.as_raw_fd()];
         sys::close_except(&mut kept).step("close the launcher's descriptors")?;
