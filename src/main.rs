@@ -2,13 +2,24 @@
 //!
 //! It knows no sandbox and no wire; each subcommand is a module of its own.
 
+mod accept;
+mod api;
 mod attach;
+mod auth;
+mod cell;
 mod cli;
+mod command;
 mod config;
 mod host;
 mod manual;
+mod project;
+mod routes;
+mod run;
+mod serve;
+mod session;
 mod token;
 mod tty;
+mod ws;
 
 use std::process::ExitCode;
 
@@ -20,7 +31,7 @@ use config::Config;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let failed = cli.command.failure_status();
-    match run(cli) {
+    match dispatch(cli) {
         Ok(status) => status,
         Err(error) => {
             eprintln!("cloister: {error:#}");
@@ -29,18 +40,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     log_to_stderr(cli.command.log_level());
     let flags = cli.flags();
     let config = || Config::load(cli.options.config.as_deref(), &flags);
     match cli.command {
+        Command::Serve(_) => serve::run(host::Host::start(config()?)?),
+        Command::Project(command) => command::run(config()?, &command),
+        Command::Run(options) => run::run(config()?, &options),
         Command::Attach(options) => attach::run(&config()?, options),
         Command::Completions { shell } => manual::completions(shell).map(|()| ExitCode::SUCCESS),
         Command::Man { folder } => manual::man(&folder).map(|()| ExitCode::SUCCESS),
-        Command::Serve(_) | Command::Image(_) | Command::Project(_) | Command::Run(_) | Command::Doctor { .. } => {
-            host::Host::start(config()?)?;
-            anyhow::bail!("this subcommand is not part of this build")
-        }
+        Command::Image(_) | Command::Doctor { .. } => anyhow::bail!("this subcommand is not part of this build"),
     }
 }
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sandbox::launcher::main(|_request, _blob, _layers, _progress| Err("unpacking is not built in".to_owned()))
+    sandbox::launcher::main(runner::layer::worker)
 }
