@@ -43,8 +43,8 @@ export async function askWhy(place: Place, token: string): Promise<Refusal> {
     const query = new URLSearchParams({ session: place.session });
     const answer = await fetch(`${terminalPath(place)}?${query}`, options(token));
     if (answer.status === 401) return { kind: "token" };
-    // An upgrade is all that was missing: what kept the socket from opening has gone, or lies between us and the server.
-    if (answer.status === 426) return away;
+    // An upgrade is all that was missing: what kept the socket from opening came after that, or has gone.
+    if (answer.status === 426) return { kind: "away", reason: "the server opens no terminal" };
     const reason = await reasonOf(answer);
     const passing = answer.status >= 500 || answer.status === 408 || answer.status === 429;
     return passing ? { kind: "away", reason } : { kind: "no", reason };
@@ -84,13 +84,11 @@ function options(token: string) {
 }
 
 async function reasonOf(answer: Response): Promise<string> {
-  const text = await answer.text();
-  const said = answer.headers.get("Content-Type")?.includes("json") ? errorOf(text) : text;
-  return oneLine(said) || `the server answered ${answer.status}`;
+  const body: unknown = await answer.json().catch(() => undefined);
+  const message = at(at(body, "error"), "message");
+  return (typeof message === "string" && oneLine(message)) || `the server answered ${answer.status}`;
 }
 
-function errorOf(json: string): string {
-  const body: unknown = JSON.parse(json);
-  const error = typeof body === "object" && body !== null && "error" in body ? body.error : "";
-  return typeof error === "string" ? error : "";
+function at(value: unknown, key: string): unknown {
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>)[key] : undefined;
 }
