@@ -1,0 +1,125 @@
+//! The control socket of a cell: requests out, replies in, with their descriptors. It knows no order among them.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use sandbox::control::{CONTROL_BYTES_MAX, Exit, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
+use sandbox::spec::ProjectId;
+use tokio::time::timeout;
+use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+
+use super::{ANSWER_WAIT, Error};
+
+/// Room for the control messages of one packet: two descriptors are sent, and the kernel closes what doesn't fit.
+const ANCILLARY_BYTES: usize = 64;
+
+/// A connection to a cell.
+#[derive(Debug)]
+pub(super) struct Link {
+    socket: UnixSeqpacket,
+    buffer: Vec<u8>,
+}
+
+/// What a cell said, checked.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// The answer to a request to open a session: it, or why not.
+    Opened(SessionName, Attached),
+    /// The answer to a request that failed.
+    Failed(String),
+    /// A session ended.
+    Ended(SessionName, Exit),
+    /// The cell ended.
+    Gone,
+}
+
+/// A session with its descriptors, not yet looked at.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) started: bool,
+    pub(super) size: Size,
+    pub(super) log: OwnedFd,
+    pub(super) data: OwnedFd,
+}
+
+impl Link {
+    /// Connects and hears whose cell it is and what runs in it.
+    pub(super) async fn connect(project: &ProjectId, path: &Path) -> Result<(Self, BTreeSet<SessionName>), Error> {
+        let greeted = timeout(ANSWER_WAIT, async {
+            let socket = match UnixSeqpacket::connect(path).await {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    return Err(Error::Gone);
+                }
+                connected => connected?,
+            };
+            let mut link = Self { socket, buffer: vec![0; CONTROL_BYTES_MAX] };
+            let (hello, _) = link.reply().await?.ok_or(Error::Gone)?;
+            Ok((link, hello))
+        });
+        let (link, hello) = greeted.await.map_err(|_| Error::Silent)??;
+        match hello {
+            Reply::Hello { version, .. } if version != VERSION => Err(Error::Protocol(format!(
+                "the running cell speaks version {version} of the protocol, this server {VERSION}: stop it with `cloister project stop {project}`"
+            ))),
+            Reply::Hello { project: theirs, sessions, .. } if theirs == *project && sessions.len() <= SESSIONS_MAX => {
+                Ok((link, sessions.into_iter().collect()))
+            }
+            _ => Err(Error::Protocol("the cell doesn't say that it is the project's".to_owned())),
+        }
+    }
+
+    /// Sends one request.
+    pub(super) async fn send(&self, request: &Request) -> Result<(), Error> {
+        let packet = serde_json::to_vec(request).map_err(io::Error::other)?;
+        if packet.len() > CONTROL_BYTES_MAX {
+            return Err(Error::Refused(format!("the command is too long: at most {CONTROL_BYTES_MAX} bytes")));
+        }
+        let sent = timeout(ANSWER_WAIT, self.socket.send(&packet)).await.map_err(|_| Error::Silent)?;
+        sent.map(|_| ()).map_err(|_| Error::Gone)
+    }
+
+    /// Waits for the next message. Loses nothing when dropped.
+    pub(super) async fn receive(&mut self) -> Result<Message, Error> {
+        let Some((reply, descriptors)) = self.reply().await? else { return Ok(Message::Gone) };
+        let descriptors = <[OwnedFd; 2]>::try_from(descriptors);
+        match (reply, descriptors) {
+            (Reply::Attached { session, started, size }, Ok([log, data])) => {
+                Ok(Message::Opened(session, Attached { started, size: size.clamped(), log, data }))
+            }
+            (Reply::Failed { reason }, _) => Ok(Message::Failed(one_line(reason))),
+            (Reply::Ended { session, exit }, _) => Ok(Message::Ended(session, exit)),
+            _ => Err(Error::Protocol("the cell sent a message out of turn".to_owned())),
+        }
+    }
+
+    async fn reply(&mut self) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error> {
+        let mut ancillary = [0; ANCILLARY_BYTES];
+        let (info, messages) = match self.socket.recv_with_ancillary(&mut self.buffer, &mut ancillary).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            received => received?,
+        };
+        let descriptors = messages.into_messages().flat_map(|message| match message {
+            OwnedAncillaryMessage::FileDescriptors(descriptors) => descriptors.collect::<Vec<_>>(),
+            _ => Vec::new(),
+        });
+        let descriptors: Vec<OwnedFd> = descriptors.collect();
+        if info.truncated() || info.ancillary_truncated() {
+            return Err(Error::Protocol("the cell sent a message that is too long".to_owned()));
+        }
+        if info.bytes_read() == 0 {
+            return Ok(None);
+        }
+        let reply = serde_json::from_slice(&self.buffer[..info.bytes_read()]);
+        let reply = reply.map_err(|error| Error::Protocol(format!("the cell sent a malformed message: {error}")))?;
+        Ok(Some((reply, descriptors)))
+    }
+}
+
+/// A cell's reason as it may stand in a log or an answer: one short line without control characters.
+fn one_line(reason: String) -> String {
+    const CHARACTERS_MAX: usize = 500;
+    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARACTERS_MAX).collect()
+}

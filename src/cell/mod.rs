@@ -1,0 +1,167 @@
+//! A running cell, as the server knows it: a socket on which sessions are opened, closed and heard of.
+//!
+//! [`Cell`] is the handle, `driver` the one task behind it, `link` the socket. What comes from the cell is hostile: it is
+//! bounded and checked, and a cell that breaks the protocol is let go. It doesn't know how a cell is started or removed.
+
+mod driver;
+mod link;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox::control::{SessionName, Size};
+use sandbox::spec::ProjectId;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::session::Attachment;
+use driver::{Ask, Driver};
+use link::Link;
+
+/// How long a cell may take for anything it is asked: a shell starts in milliseconds, on a machine that swaps in seconds.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Requests to a cell that may wait for their turn.
+const ASKS_MAX: usize = 64;
+
+/// Why a cell didn't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// There is no cell, or no longer: start one.
+    #[error("the cell has ended")]
+    Gone,
+    /// It doesn't answer.
+    #[error("the cell did not answer within {} seconds: is the machine overloaded?", ANSWER_WAIT.as_secs())]
+    Silent,
+    /// It said no.
+    #[error("{0}")]
+    Refused(String),
+    /// It broke the protocol, or speaks another version of it.
+    #[error("{0}")]
+    Protocol(String),
+    /// The socket failed.
+    #[error("the cell's socket: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What is known of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// The sessions that run in it.
+    pub(crate) sessions: BTreeSet<SessionName>,
+    /// How far its life is.
+    pub(crate) phase: Phase,
+}
+
+/// How far a cell's life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Sessions can be opened.
+    Running,
+    /// It was told to end.
+    Stopping,
+    /// Nothing answers any more; what is left of it can be removed.
+    Gone,
+}
+
+/// A handle on a running cell; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    asks: mpsc::Sender<Ask>,
+    state: watch::Receiver<State>,
+    connection: Arc<()>,
+}
+
+/// A session that a client is attached to.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The client's hold on it.
+    pub(crate) attachment: Attachment,
+    /// Whether it was started just now.
+    pub(crate) started: bool,
+    /// Its present size.
+    pub(crate) size: Size,
+}
+
+impl Cell {
+    /// Connects to the cell of `project` at `socket` and starts its driver. After `linger` without a session the cell is
+    /// told to stop.
+    pub(crate) async fn connect(project: ProjectId, socket: PathBuf, linger: Duration) -> Result<Self, Error> {
+        let (link, sessions) = Link::connect(&project, &socket).await?;
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (publish, state) = watch::channel(State { sessions, phase: Phase::Running });
+        tokio::spawn(Driver::new(project, socket, link, linger, asked, publish).run());
+        Ok(Self { asks, state, connection: Arc::new(()) })
+    }
+
+    /// Attaches to a session, which is started with `size` and `command` if it isn't running.
+    pub(crate) async fn open(&self, session: &SessionName, size: Size, command: &[String]) -> Result<Opened, Error> {
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask::Open { session: session.clone(), size, command: command.to_vec(), reply };
+        let answered = timeout(ANSWER_WAIT, async {
+            self.asks.send(ask).await.map_err(|_| Error::Gone)?;
+            answer.await.map_err(|_| Error::Gone)?
+        });
+        let link::Attached { started, size, log, data } = answered.await.map_err(|_| Error::Silent)??;
+        let attachment = Attachment::new(log, data).map_err(|error| Error::Protocol(error.to_string()))?;
+        Ok(Opened { attachment, started, size })
+    }
+
+    /// Gives a running session a new size; `false` if it ended meanwhile.
+    pub(crate) async fn resize(&self, session: &SessionName, size: Size) -> Result<bool, Error> {
+        let mut opened = self.open(session, size, &[]).await?;
+        if opened.started {
+            self.close(session).await?;
+            return Ok(false);
+        }
+        opened.attachment.resize(size);
+        timeout(ANSWER_WAIT, opened.attachment.resized()).await.map_err(|_| Error::Silent)??;
+        Ok(true)
+    }
+
+    /// Hangs up a session.
+    pub(crate) async fn close(&self, session: &SessionName) -> Result<(), Error> {
+        self.ask(Ask::Close { session: session.clone() }).await
+    }
+
+    /// Ends the cell and waits until it has.
+    pub(crate) async fn stop(&self) -> Result<(), Error> {
+        match self.ask(Ask::Stop).await {
+            Ok(()) => self.gone().await,
+            Err(Error::Gone) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the cell has ended, but not for ever once it was told to.
+    pub(crate) async fn gone(&self) -> Result<(), Error> {
+        let mut state = self.state.clone();
+        // A driver that is no more has published that or can't any more.
+        let _ = state.wait_for(|state| state.phase > Phase::Running).await;
+        let ended = timeout(ANSWER_WAIT, state.wait_for(|state| state.phase == Phase::Gone)).await;
+        ended.map(|_| ()).map_err(|_| Error::Silent)
+    }
+
+    /// What is known of it now.
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Whether sessions can be opened in it.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state.borrow().phase == Phase::Running
+    }
+
+    /// Whether both are handles on the same connection to the same cell.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.connection, &other.connection)
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), Error> {
+        let sent = timeout(ANSWER_WAIT, self.asks.send(ask)).await.map_err(|_| Error::Silent)?;
+        sent.map_err(|_| Error::Gone)
+    }
+}

@@ -1,0 +1,204 @@
+//! Projects at rest: `<id>/project.toml` and `<id>/workspace/` in the folder of projects.
+//!
+//! All is done relative to descriptors, and no link is followed: a folder that isn't what it should be is refused by name.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat2, renameat_with, statat,
+};
+use rustix::io::Errno;
+use sandbox::spec::ProjectId;
+
+use super::settings::{self, Settings};
+use super::{Error, tree};
+use crate::config::Config;
+
+const SETTINGS: &str = "project.toml";
+const WORKSPACE: &str = "workspace";
+
+/// Largest settings file in bytes: an environment of 64 KiB and comments fit.
+const SETTINGS_BYTES_MAX: u64 = 128 * 1024;
+
+/// What a project's folder lets others do: nothing, its group may look.
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
+
+/// The folder of projects.
+pub(super) struct Folder {
+    root: OwnedFd,
+}
+
+impl Folder {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self { root }
+    }
+
+    pub(super) fn exists(&self, id: &ProjectId) -> Result<bool, Error> {
+        match open_folder(&self.root, id.as_str()) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(invalid(id, "it is no folder; links are not followed")),
+            Err(error) => Err(failed(format!("open project {id}"), error)),
+        }
+    }
+
+    /// The projects, by id; what has no id for a name is none.
+    pub(super) fn list(&self) -> Result<Vec<ProjectId>, Error> {
+        let failed = |error| failed("list the projects".to_owned(), error);
+        let mut ids = Vec::new();
+        for entry in Dir::read_from(&self.root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some(id) = entry.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok()) else { continue };
+            let stat = statat(&self.root, id.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+            if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()) {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Makes a project under another name and moves it into place whole.
+    pub(super) fn create(&self, id: &ProjectId, image: Option<&str>) -> Result<(), Error> {
+        if self.exists(id)? {
+            return Err(Error::Exists(id.clone()));
+        }
+        let text = settings::template(image).map_err(|reason| invalid(id, &reason))?;
+        let temporary = temporary_name()?;
+        let made = self.make(&temporary, &text).and_then(|()| {
+            renameat_with(&self.root, &temporary, &self.root, id.as_str(), RenameFlags::NOREPLACE).map_err(io::Error::from)
+        });
+        if let Err(error) = made {
+            let _ = tree::remove(&self.root, &temporary);
+            let lost_race = error.kind() == io::ErrorKind::AlreadyExists;
+            return Err(if lost_race { Error::Exists(id.clone()) } else { failed(format!("create project {id}"), error) });
+        }
+        tracing::info!(project = %id, "created");
+        Ok(())
+    }
+
+    fn make(&self, name: &str, settings: &str) -> io::Result<()> {
+        mkdirat(&self.root, name, FOLDER_MODE)?;
+        let project = open_folder(&self.root, name)?;
+        mkdirat(&project, WORKSPACE, FOLDER_MODE)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        File::from(openat2(&project, SETTINGS, flags, FILE_MODE, RESOLVE)?).write_all(settings.as_bytes())
+    }
+
+    /// Removes a project with all its files. From its first step on there is no such project.
+    pub(super) fn remove(&self, id: &ProjectId) -> Result<(), Error> {
+        let temporary = temporary_name()?;
+        let removed = renameat_with(&self.root, id.as_str(), &self.root, &temporary, RenameFlags::NOREPLACE)
+            .map_err(io::Error::from)
+            .and_then(|()| tree::remove(&self.root, &temporary));
+        removed.map_err(|error| failed(format!("remove project {id}"), error))?;
+        tracing::info!(project = %id, "removed");
+        Ok(())
+    }
+
+    /// The project's settings, with what they leave out from the configuration.
+    pub(super) fn settings(&self, id: &ProjectId, config: &Config) -> Result<Settings, Error> {
+        let text = match self.read_settings(id) {
+            Ok(text) => text,
+            // A folder that somebody made by hand: all defaults.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(invalid(id, &format!("{SETTINGS}: {error}"))),
+        };
+        settings::parse(&text, config).map_err(|reason| invalid(id, &format!("{SETTINGS}:{reason}")))
+    }
+
+    fn read_settings(&self, id: &ProjectId) -> io::Result<String> {
+        let project = open_folder(&self.root, id.as_str())?;
+        // NONBLOCK: opening a FIFO must not wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = openat2(&project, SETTINGS, flags, Mode::empty(), RESOLVE)?;
+        if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut text = String::new();
+        File::from(file).take(SETTINGS_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > SETTINGS_BYTES_MAX {
+            return Err(io::Error::other(format!("it is larger than {SETTINGS_BYTES_MAX} bytes")));
+        }
+        Ok(text)
+    }
+}
+
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+fn open_folder(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    openat2(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), RESOLVE)
+}
+
+/// A name that no project can have.
+fn temporary_name() -> Result<String, Error> {
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| failed("draw a random name".to_owned(), error))?;
+    Ok(format!(".tmp-{:016x}", u64::from_le_bytes(random)))
+}
+
+fn invalid(id: &ProjectId, reason: &str) -> Error {
+    Error::Invalid { project: id.clone(), reason: reason.to_owned() }
+}
+
+fn failed(what: String, error: impl Into<io::Error>) -> Error {
+    Error::Io { what, error: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let root = tempfile::tempdir().unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let descriptor = rustix::fs::openat(rustix::fs::CWD, root.path(), flags, Mode::empty()).unwrap();
+        (root, Folder::new(descriptor))
+    }
+
+    fn id(text: &str) -> ProjectId {
+        ProjectId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_project_is_made_whole_listed_and_removed() {
+        let (root, folder) = folder();
+        folder.create(&id("one"), Some("debian:12")).unwrap();
+        folder.create(&id("two"), None).unwrap();
+        assert!(matches!(folder.create(&id("one"), None), Err(Error::Exists(_))));
+        assert!(root.path().join("one/workspace").is_dir());
+        assert_eq!(folder.settings(&id("one"), &Config::default()).unwrap().image, "debian:12");
+        assert_eq!(folder.settings(&id("two"), &Config::default()).unwrap().image, "default");
+        assert_eq!(folder.list().unwrap(), [id("one"), id("two")]);
+        folder.remove(&id("one")).unwrap();
+        assert!(!folder.exists(&id("one")).unwrap());
+        assert_eq!(root.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let (root, folder) = folder();
+        symlink("/tmp", root.path().join("link")).unwrap();
+        assert!(matches!(folder.exists(&id("link")), Err(Error::Invalid { .. })));
+        assert_eq!(folder.list().unwrap(), []);
+        folder.create(&id("demo"), None).unwrap();
+        let settings = root.path().join("demo/project.toml");
+        std::fs::remove_file(&settings).unwrap();
+        symlink("/etc/passwd", &settings).unwrap();
+        assert!(matches!(folder.settings(&id("demo"), &Config::default()), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn wrong_settings_name_file_and_line() {
+        let (root, folder) = folder();
+        folder.create(&id("demo"), None).unwrap();
+        std::fs::write(root.path().join("demo/project.toml"), "# mine\nimmage = 'x'\n").unwrap();
+        let error = folder.settings(&id("demo"), &Config::default()).unwrap_err().to_string();
+        assert!(error.starts_with("project demo: project.toml:2: unknown field `immage`, expected one of"), "{error}");
+    }
+}
