@@ -67,8 +67,8 @@ impl Cgroups {
                 let remedy = "mount cgroup2 at /sys/fs/cgroup with this controller, or have it delegated";
                 Failure::new(format!("find the cgroup controller {controller}"), remedy)
             })?;
-            let folder = make_folder(&root, name)
-                .step_with(|| format!("make the cgroup {name} below {}", root.display()))?;
+            let folder =
+                make_folder(&root, name).step_with(|| format!("make the cgroup {name} below {}", root.display()))?;
             hierarchies.push(Hierarchy { folder, unified: false, controllers: vec![controller] });
         }
         Ok(Self { hierarchies })
@@ -148,15 +148,13 @@ fn limit_files(controller: &str, unified: bool, limits: &Limits) -> Vec<(&'stati
     match (controller, unified) {
         // Swap is off where it can be: a cell that thrashes the host's disk is no cell within its limits.
         ("memory", true) => vec![("memory.max", memory, true), ("memory.swap.max", "0".to_owned(), false)],
-        ("memory", false) => vec![
-            ("memory.limit_in_bytes", memory.clone(), true),
-            ("memory.memsw.limit_in_bytes", memory, false),
-        ],
+        ("memory", false) => {
+            vec![("memory.limit_in_bytes", memory.clone(), true), ("memory.memsw.limit_in_bytes", memory, false)]
+        }
         ("cpu", true) => vec![("cpu.max", format!("{quota} {CPU_PERIOD_US}"), true)],
-        ("cpu", false) => vec![
-            ("cpu.cfs_period_us", CPU_PERIOD_US.to_string(), true),
-            ("cpu.cfs_quota_us", quota.to_string(), true),
-        ],
+        ("cpu", false) => {
+            vec![("cpu.cfs_period_us", CPU_PERIOD_US.to_string(), true), ("cpu.cfs_quota_us", quota.to_string(), true)]
+        }
         _ => vec![("pids.max", pids, true)],
     }
 }
@@ -183,7 +181,9 @@ fn prepare_unified(root: &Path, name: &str) -> io::Result<(OwnedFd, Vec<&'static
     let mut group = root.to_owned();
     for part in Path::new(name).components().map(Some).chain([None]) {
         let present = std::fs::read_to_string(group.join("cgroup.controllers"))?;
-        for controller in CONTROLLERS.iter().filter(|controller| present.split_whitespace().any(|one| one == **controller)) {
+        for controller in
+            CONTROLLERS.iter().filter(|controller| present.split_whitespace().any(|one| one == **controller))
+        {
             // Refused where processes live in the group itself; then the controller is missing below, and that is found out there.
             let _ = std::fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
         }

@@ -312,7 +312,9 @@ mod tests {
                 assert!(ToCell::decode(&packet[..cut]).is_err(), "{frame:?} cut at {cut}");
             }
         }
-        for frame in [FromCell::Wake { taken: 1 << 33 }, FromCell::Ended(Exit::Code(42)), FromCell::Ended(Exit::Signal(9))] {
+        for frame in
+            [FromCell::Wake { taken: 1 << 33 }, FromCell::Ended(Exit::Code(42)), FromCell::Ended(Exit::Signal(9))]
+        {
             assert_eq!(FromCell::decode(&frame.encode()), Ok(frame));
         }
     }

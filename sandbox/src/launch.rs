@@ -21,9 +21,10 @@ use crate::launcher::folders::Folders;
 use crate::mount;
 use crate::packet;
 use crate::plan::{Step, plan};
+use crate::privilege::conceal;
 use crate::seccomp::Policy;
 use crate::spec::{CellSpec, ProjectId};
-use crate::step::{Materials, carry_out, conceal};
+use crate::step::{Materials, carry_out};
 use crate::storage::Storage;
 use crate::sys::{self, Fork};
 use crate::users;
@@ -93,8 +94,7 @@ impl Workshop {
         let (root, workspace, devices) = self.mounts(spec, range, &upper, &work)?;
         let listener = listen(&self.folders, &spec.project).step("open the cell's control socket")?;
         let group = self.cgroups.create(&spec.project, &spec.limits)?;
-        let materials =
-            Materials { root, devices, workspace, policy: &self.policy };
+        let materials = Materials { root, devices, workspace, policy: &self.policy };
         let birth = Birth { spec: spec.clone(), listener };
         give_birth(birth, materials, range, &group, storage)
     }
@@ -111,7 +111,6 @@ impl Workshop {
         let place = format!("{}/workspace", spec.project);
         let workspace = mount::folder_beneath(&folders.projects, &place)
             .step_with(|| format!("open the workspace of project {} (is it missing, or a link?)", spec.project))?;
-        // Who root is needs no look at the image; another user's ids are in its files, so the image is mounted first.
         let image_maps = self.maps.get(range, (0, 0)).step("make the cell's id map")?;
         let mut layers = Vec::with_capacity(spec.layers.len());
         for layer in &spec.layers {
@@ -128,8 +127,8 @@ impl Workshop {
         // Before Linux 6.3 a tmpfs can't be mapped: the nodes then belong to nobody, and work all the same.
         let _ = mount::set(&devices, MountAttrFlags::empty(), idmap::lend(&image_maps.image));
 
-        let user = users::find(&root, &spec.image.user).step("find the image's user")?;
-        let maps = self.maps.get(range, (user.uid, user.gid)).step("make the workspace's id map")?;
+        let user = users::ids(&root, &spec.image.user).step("find the image's user")?;
+        let maps = self.maps.get(range, user).step("make the workspace's id map")?;
         let workspace = mount::copy_of(workspace).step("copy the workspace's mount")?;
         mount::set(
             &workspace,
@@ -202,7 +201,8 @@ fn give_birth(
         Fork::Child => {
             drop(ours);
             // No panic may unwind into the launcher's loop: this is its memory, but not its process any more.
-            let run = std::panic::AssertUnwindSafe(|| be_born(birth, &materials, &steps, &doors, &theirs, &storage.lock));
+            let run =
+                std::panic::AssertUnwindSafe(|| be_born(birth, &materials, &steps, &doors, &theirs, &storage.lock));
             let _ = std::panic::catch_unwind(run);
             sys::exit(1)
         }
@@ -241,7 +241,9 @@ fn be_born(
         let mut kept = [birth.listener.as_raw_fd(), parent.as_raw_fd(), lock.as_raw_fd()];
         sys::close_except(&mut kept).step("close the launcher's descriptors")?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").step("open /dev/null")?;
-        (0..=2).try_for_each(|standard| sys::replace_standard(null.as_fd(), standard)).step("replace standard input")?;
+        (0..=2)
+            .try_for_each(|standard| sys::replace_standard(null.as_fd(), standard))
+            .step("replace standard input")?;
         conceal().step("hide from debuggers")
     });
     let failed = ready.is_err();

@@ -16,12 +16,12 @@ pub mod privilege;
 mod cgroup;
 mod idmap;
 mod ids;
-mod mount;
-mod seccomp;
-mod plan;
-mod step;
 mod init;
 mod launch;
+mod mount;
+mod plan;
+mod seccomp;
+mod step;
 mod storage;
 mod users;
 

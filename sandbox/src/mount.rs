@@ -16,8 +16,7 @@ use crate::sys;
 
 /// Resolves a path without leaving `beneath` and without following any link: whoever made the tree has no say in where
 /// we end up.
-const STRICT: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const STRICT: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens `path` beneath a descriptor; see [`STRICT`].
 pub(crate) fn open_beneath(beneath: impl AsFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {

@@ -148,7 +148,9 @@ impl fmt::Display for Step {
             Self::ReadOnly(path) => write!(f, "make /{path} read-only"),
             Self::Mask(path) => write!(f, "mask /{path}"),
             Self::Pivot => write!(f, "pivot into the root file system"),
-            Self::ResourceLimits(limits) => write!(f, "limit each process to {} open files, no core", limits.open_files_max),
+            Self::ResourceLimits(limits) => {
+                write!(f, "limit each process to {} open files, no core", limits.open_files_max)
+            }
             Self::Capabilities => write!(f, "drop capabilities"),
             Self::NoNewPrivileges => write!(f, "forbid new privileges"),
             Self::Landlock => write!(f, "restrict signals and abstract sockets with Landlock"),

@@ -1,5 +1,6 @@
-//! Giving up root: what `cloister` does right after it has started the launcher.
+//! Giving up privileges: `cloister` becomes the service user, a cell or a worker keeps a few capabilities.
 
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid, User, setgroups, setresgid, setresuid};
 
 /// A user as the host's user database knows it.
@@ -34,4 +35,28 @@ impl ServiceUser {
         rustix::thread::set_no_new_privs(true)?;
         Ok(())
     }
+}
+
+/// Gives up every capability but these, for good, from every set.
+pub(crate) fn keep_capabilities(keep: &[Capability]) -> std::io::Result<()> {
+    let drop_others = || -> Result<(), caps::errors::CapsError> {
+        let keep: CapsHashSet = keep.iter().copied().collect();
+        for capability in caps::all().into_iter().filter(|capability| !keep.contains(capability)) {
+            // A kernel older than this list doesn't know the newest ones, and therefore doesn't have them set.
+            if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+                caps::drop(None, CapSet::Bounding, capability)?;
+            }
+        }
+        caps::clear(None, CapSet::Ambient)?;
+        caps::clear(None, CapSet::Inheritable)?;
+        caps::set(None, CapSet::Effective, &keep)?;
+        caps::set(None, CapSet::Permitted, &keep)
+    };
+    drop_others().map_err(std::io::Error::other)
+}
+
+/// Hides this process's memory and descriptors from others with the same ids: no ptrace, no /proc/<pid>/mem, no core.
+pub(crate) fn conceal() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }

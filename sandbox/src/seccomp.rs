@@ -49,6 +49,7 @@ struct Group {
 }
 
 /// What every Linux has.
+#[rustfmt::skip]
 const ALLOWED: &[Group] = &[
     Group {
         reason: "files: what a shell, an editor, a compiler and git do all day",
@@ -193,6 +194,7 @@ const ALLOWED: &[Group] = &[
 
 /// What only x86-64 still has: the old names of calls above.
 #[cfg(target_arch = "x86_64")]
+#[rustfmt::skip]
 const ALLOWED_LEGACY: &[Group] = &[Group {
     reason: "the old names of the calls above, which libraries of ten years still use",
     calls: &[
@@ -210,6 +212,7 @@ const ALLOWED_LEGACY: &[Group] = &[Group {
 const ALLOWED_LEGACY: &[Group] = &[];
 
 /// Calls that exist but are not for cells, so that a program that tries hears "not permitted".
+#[rustfmt::skip]
 const REFUSED: &[c_long] = &[
     // Namespaces and mounts.
     libc::SYS_unshare, libc::SYS_setns, libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
@@ -276,7 +279,8 @@ fn refusals() -> Result<Vec<Rules>, seccompiler::Error> {
     }
     sockets.push(all(vec![when(0, Eq, int(libc::AF_NETLINK))?, when(2, Ne, int(libc::NETLINK_ROUTE))?])?);
     // IPPROTO_SCTP and friends come as streams too; TCP, UDP, ping and MPTCP's fallback are what programs need.
-    let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6, libc::IPPROTO_MPTCP];
+    let protocols =
+        [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6, libc::IPPROTO_MPTCP];
     for family in [libc::AF_INET, libc::AF_INET6].map(int) {
         let mut other = vec![when(0, Eq, family)?];
         for protocol in protocols {
@@ -291,10 +295,8 @@ fn refusals() -> Result<Vec<Rules>, seccompiler::Error> {
     const TCP_ULP: u64 = 31;
     const UDP_ENCAP: u64 = 100;
     let option = |level, name| all(vec![when(1, Eq, int(level))?, when(2, Eq, name)?]);
-    rules.push((
-        libc::SYS_setsockopt,
-        vec![option(libc::IPPROTO_TCP, TCP_ULP)?, option(libc::IPPROTO_UDP, UDP_ENCAP)?],
-    ));
+    rules
+        .push((libc::SYS_setsockopt, vec![option(libc::IPPROTO_TCP, TCP_ULP)?, option(libc::IPPROTO_UDP, UDP_ENCAP)?]));
 
     let ioctls = REFUSED_IOCTLS.map(|request| all(vec![when(1, Eq, request)?]));
     rules.push((libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?));
@@ -319,7 +321,8 @@ mod tests {
     #[test]
     fn the_policy_compiles_and_no_call_is_both_allowed_and_refused() {
         Policy::compile().unwrap();
-        let allowed: Vec<c_long> = ALLOWED.iter().chain(ALLOWED_LEGACY).flat_map(|group| group.calls).copied().collect();
+        let allowed: Vec<c_long> =
+            ALLOWED.iter().chain(ALLOWED_LEGACY).flat_map(|group| group.calls).copied().collect();
         for (index, call) in allowed.iter().enumerate() {
             assert!(!allowed[..index].contains(call), "call {call} is listed twice");
             assert!(!REFUSED.contains(call), "call {call} is allowed and refused");

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::Capability;
 use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::resource::{Resource, setrlimit};
@@ -15,6 +15,7 @@ use rustix::mount::MountAttrFlags;
 use crate::failure::{Context, Failure};
 use crate::mount;
 use crate::plan::{Kind, Prepared, Step};
+use crate::privilege::{conceal, keep_capabilities};
 use crate::seccomp::Policy;
 use crate::sys;
 
@@ -93,7 +94,7 @@ fn one(step: &Step, materials: &Materials<'_>, kept: &mut Kept) -> io::Result<()
             setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
             Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
         }
-        Step::Capabilities => drop_capabilities().map_err(io::Error::other),
+        Step::Capabilities => keep_capabilities(&CAPABILITIES),
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::Landlock => restrict_scopes().map_err(io::Error::other),
         Step::Seccomp => materials.policy.apply().map_err(io::Error::other),
@@ -106,12 +107,6 @@ fn become_root() -> io::Result<()> {
     setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
     setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
     conceal()
-}
-
-/// Hides this process's memory and descriptors from the cell's root, who has the same ids: no ptrace, no /proc/1/mem.
-pub(crate) fn conceal() -> io::Result<()> {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Opens a folder of the image as a place for a mount; makes it if the image has nothing there.
@@ -141,7 +136,13 @@ fn write_file(root: &OwnedFd, path: &str, text: &str) -> io::Result<()> {
     let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
     let parent_fd = folder(root, parent)?;
     // Non-blocking, because it may be a FIFO; not followed, because it may be a link.
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY
+        | OFlags::CREATE
+        | OFlags::TRUNC
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
     let irregular = || io::Error::other(format!("/{path} of the image is no regular file: mend the image"));
     let file = match rustix::fs::openat(&parent_fd, name, flags, Mode::from_raw_mode(0o644)) {
         Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => return Err(irregular()),
@@ -150,7 +151,6 @@ fn write_file(root: &OwnedFd, path: &str, text: &str) -> io::Result<()> {
     if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(irregular());
     }
-    rustix::fs::ftruncate(&file, 0)?;
     io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
 }
 
@@ -202,7 +202,8 @@ fn mask(root: &OwnedFd, place: &OwnedFd, blank: &mut Option<OwnedFd>) -> io::Res
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV
                 | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            let empty = mount::file_system("tmpfs", &[("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")], attributes)?;
+            let empty =
+                mount::file_system("tmpfs", &[("mode", "0555"), ("nr_inodes", "2"), ("size", "4k")], attributes)?;
             mount::attach(&empty, place)?;
             *blank = Some(empty);
             Ok(())
@@ -216,19 +217,6 @@ fn pivot(root: &OwnedFd) -> io::Result<()> {
     nix::unistd::pivot_root(".", ".")?;
     nix::mount::umount2(".", MntFlags::MNT_DETACH)?;
     Ok(nix::unistd::chdir("/")?)
-}
-
-fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
-    let keep: CapsHashSet = CAPABILITIES.into_iter().collect();
-    for capability in caps::all() {
-        if !keep.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability)? {
-            caps::drop(None, CapSet::Bounding, capability)?;
-        }
-    }
-    caps::clear(None, CapSet::Ambient)?;
-    caps::clear(None, CapSet::Inheritable)?;
-    caps::set(None, CapSet::Effective, &keep)?;
-    caps::set(None, CapSet::Permitted, &keep)
 }
 
 /// Best effort: a second wall behind the namespaces.

@@ -34,6 +34,11 @@ pub(crate) struct CellUser {
     pub(crate) shell: Option<String>,
 }
 
+/// User and group id of `wanted`, as [`find`] gives them. Who root is needs no look at the image.
+pub(crate) fn ids(root: impl AsFd, wanted: &str) -> Result<(u32, u32), String> {
+    if wanted.is_empty() { Ok((0, 0)) } else { find(root, wanted).map(|user| (user.uid, user.gid)) }
+}
+
 /// Looks up `wanted` (`user`, `uid`, `user:group`, `uid:gid`; empty is root) in the databases below `root`.
 /// A number is always an id, never a name: an image can't dress root up as user "1000".
 pub(crate) fn find(root: impl AsFd, wanted: &str) -> Result<CellUser, String> {
@@ -42,7 +47,8 @@ pub(crate) fn find(root: impl AsFd, wanted: &str) -> Result<CellUser, String> {
         None => (wanted, None),
     };
     let user = if user.is_empty() { "0" } else { user };
-    let passwd = database(&root, "etc/passwd").map_err(|error| format!("the image's /etc/passwd can't be read: {error}"))?;
+    let passwd =
+        database(&root, "etc/passwd").map_err(|error| format!("the image's /etc/passwd can't be read: {error}"))?;
     let number = id(user)?;
     let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
         fields.len() >= 7
@@ -67,17 +73,17 @@ pub(crate) fn find(root: impl AsFd, wanted: &str) -> Result<CellUser, String> {
         }
         (None, None) => return Err(format!("the image's user {user:?} is not in its /etc/passwd: use a numeric id")),
     };
-    let groups = database(&root, "etc/group").map_err(|error| format!("the image's /etc/group can't be read: {error}"))?;
+    let groups =
+        database(&root, "etc/group").map_err(|error| format!("the image's /etc/group can't be read: {error}"))?;
     let groups = groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|fields| fields.len() >= 4);
     match group {
         Some(group) => {
             let by_name = |fields: &Vec<&str>| (fields[0] == group).then(|| known(fields[2]));
             found.gid = match id(group)? {
                 Some(gid) => gid,
-                None => groups
-                    .clone()
-                    .find_map(|fields| by_name(&fields))
-                    .ok_or_else(|| format!("the image's group {group:?} is not in its /etc/group: use a numeric id"))??,
+                None => groups.clone().find_map(|fields| by_name(&fields)).ok_or_else(|| {
+                    format!("the image's group {group:?} is not in its /etc/group: use a numeric id")
+                })??,
             };
         }
         None => {

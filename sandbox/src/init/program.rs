@@ -58,10 +58,10 @@ impl Program {
 /// The image's shell: its command if that is one, its user's, or a usual one.
 fn shell(spec: &CellSpec, user: &CellUser) -> Result<PathBuf, String> {
     let configured = spec.image.entrypoint.iter().chain(&spec.image.cmd).next();
-    let configured = configured.filter(|program| {
-        program.starts_with('/') && SHELLS.contains(&program.rsplit('/').next().unwrap_or_default())
-    });
-    let candidates = configured.map(String::as_str).into_iter().chain(user.shell.as_deref()).chain(["/bin/bash", "/bin/sh"]);
+    let configured = configured
+        .filter(|program| program.starts_with('/') && SHELLS.contains(&program.rsplit('/').next().unwrap_or_default()));
+    let candidates =
+        configured.map(String::as_str).into_iter().chain(user.shell.as_deref()).chain(["/bin/bash", "/bin/sh"]);
     let mut candidates = candidates.map(PathBuf::from);
     candidates
         .find(|path| is_program(path) && !path.ends_with("nologin") && !path.ends_with("false"))
@@ -106,7 +106,10 @@ fn find(name: &str, folder: &Path, path: &str) -> Result<PathBuf, String> {
         return is_program(&program).then_some(program).ok_or_else(|| format!("{name} is no program in the cell"));
     }
     let candidates = path.split(':').filter(|place| place.starts_with('/')).map(|place| Path::new(place).join(name));
-    candidates.into_iter().find(|program| is_program(program)).ok_or_else(|| format!("{name} is not in the cell's PATH"))
+    candidates
+        .into_iter()
+        .find(|program| is_program(program))
+        .ok_or_else(|| format!("{name} is not in the cell's PATH"))
 }
 
 fn is_program(path: &Path) -> bool {

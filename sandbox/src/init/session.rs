@@ -17,8 +17,8 @@ use super::program::Program;
 use crate::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, SessionName, Size, ToCell};
 use crate::log::LogWriter;
 use crate::packet;
+use crate::privilege::conceal;
 use crate::spec::CellSpec;
-use crate::step::conceal;
 use crate::sys;
 use crate::users::CellUser;
 
@@ -82,7 +82,8 @@ impl Session {
         let program = Program::new(spec, command)?;
         let log = LogWriter::create(spec.log_bytes).map_err(|error| format!("the log can't be made: {error}"))?;
         let (master, leader) = as_user(&program.user, || {
-            let pair = native_pty_system().openpty(pty_size(size)).map_err(|error| format!("no terminal: {error:#}"))?;
+            let pair =
+                native_pty_system().openpty(pty_size(size)).map_err(|error| format!("no terminal: {error:#}"))?;
             let child = pair.slave.spawn_command(program.command).map_err(|error| format!("{error:#}"))?;
             let leader = child.process_id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             Ok((pair.master, leader.ok_or("the program has no pid")?))

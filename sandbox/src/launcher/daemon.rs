@@ -17,9 +17,9 @@ use crate::failure::{Context, Failure};
 use crate::idmap::Cache;
 use crate::launch::{Launched, Workshop};
 use crate::packet;
+use crate::privilege::conceal;
 use crate::seccomp::Policy;
 use crate::spec::LayerId;
-use crate::step::conceal;
 use crate::storage;
 use crate::sys::{self, Fork};
 
@@ -52,7 +52,8 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
     };
     answer(&socket, &Answer::Done)?;
     loop {
-        let mut polled = [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(children.as_fd(), PollFlags::IN)];
+        let mut polled =
+            [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(children.as_fd(), PollFlags::IN)];
         match poll(&mut polled, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Failure::new("wait for requests", error)),

@@ -44,7 +44,8 @@ impl Folders {
         enter_mount_namespace()?;
         let service = (settings.uid, settings.gid);
         let state = &settings.state;
-        let root_folder = |path: &Path, mode| folder(path, (0, 0), mode).step_with(|| format!("prepare {}", path.display()));
+        let root_folder =
+            |path: &Path, mode| folder(path, (0, 0), mode).step_with(|| format!("prepare {}", path.display()));
         root_folder(state, 0o755)?;
         let layers = root_folder(&state.join("layers"), 0o755)?;
         let cells = root_folder(&state.join("cells"), 0o700)?;
@@ -53,7 +54,8 @@ impl Folders {
         let sockets = root_folder(&settings.run_dir.join("cells"), 0o755)?;
         let stage_path = settings.run_dir.join("stage");
         root_folder(&stage_path, 0o700)?;
-        let service_folder = |path: &Path| folder(path, service, 0o750).step_with(|| format!("prepare {}", path.display()));
+        let service_folder =
+            |path: &Path| folder(path, service, 0o750).step_with(|| format!("prepare {}", path.display()));
         service_folder(&state.join("images"))?;
         let projects = service_folder(&settings.projects)?;
         let stage = set_stage(&stage_path)?;
@@ -121,7 +123,8 @@ fn enter_mount_namespace() -> Result<(), Failure> {
 
 /// Mounts the stage, where nobody but the launcher sees it.
 fn set_stage(path: &Path) -> Result<Stage, Failure> {
-    let still = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let still =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let stage = mount::file_system("tmpfs", &[("mode", "0700"), ("size", "1m")], still).step("mount the stage")?;
     let place = mount::folder(path).step("open the stage")?;
     mount::attach(&stage, place).step("attach the stage")?;

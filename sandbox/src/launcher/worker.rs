@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::Capability;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::CloneFlags;
 
@@ -13,6 +13,7 @@ use super::wire::Progress;
 use crate::failure::{Context, Failure};
 use crate::mount;
 use crate::packet;
+use crate::privilege::keep_capabilities;
 use crate::seccomp::Policy;
 use crate::sys;
 
@@ -25,7 +26,8 @@ const REPORT_EVERY_BYTES: u64 = 4 << 20;
 /// The worker's life: confine, unpack, report. Runs in the fork.
 pub(super) fn work(unpack: Unpack, request: &str, blob: OwnedFd, reports: OwnedFd, layers: &OwnedFd, policy: &Policy) {
     let report = |progress: &Progress| packet::send_json(&reports, progress, &[]);
-    let outcome = confine(layers, &blob, &reports, policy).map_err(|failure| format!("{}: {}", failure.step, failure.reason));
+    let outcome =
+        confine(layers, &blob, &reports, policy).map_err(|failure| format!("{}: {}", failure.step, failure.reason));
     let outcome = outcome.and_then(|layers| {
         let mut reported = 0;
         let mut progress = |bytes: u64| {
@@ -59,19 +61,7 @@ fn confine(layers: &OwnedFd, blob: &OwnedFd, reports: &OwnedFd, policy: &Policy)
     nix::unistd::chdir("/").step("enter the folder of layers")?;
     drop(root);
     sys::close_except(&mut [blob.as_raw_fd(), reports.as_raw_fd()]).step("close the launcher's descriptors")?;
-    let keep: CapsHashSet = CAPABILITIES.into_iter().collect();
-    let drop_others = || -> Result<(), caps::errors::CapsError> {
-        for capability in caps::all() {
-            if !keep.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability)? {
-                caps::drop(None, CapSet::Bounding, capability)?;
-            }
-        }
-        caps::clear(None, CapSet::Ambient)?;
-        caps::clear(None, CapSet::Inheritable)?;
-        caps::set(None, CapSet::Effective, &keep)?;
-        caps::set(None, CapSet::Permitted, &keep)
-    };
-    drop_others().step("drop capabilities")?;
+    keep_capabilities(&CAPABILITIES).step("drop capabilities")?;
     rustix::thread::set_no_new_privs(true).step("forbid new privileges")?;
     policy.apply().step("load the system call filters")?;
     mount::folder("/".as_ref()).step("open the folder of layers")
