@@ -10,6 +10,7 @@ mod cell;
 mod cli;
 mod command;
 mod config;
+mod doctor;
 mod host;
 mod manual;
 mod project;
@@ -51,7 +52,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Attach(options) => attach::run(&config()?, options),
         Command::Completions { shell } => manual::completions(shell).map(|()| ExitCode::SUCCESS),
         Command::Man { folder } => manual::man(&folder).map(|()| ExitCode::SUCCESS),
-        Command::Image(_) | Command::Doctor { .. } => anyhow::bail!("this subcommand is not part of this build"),
+        Command::Doctor { json } => doctor::run(&config()?, json),
+        Command::Image(_) => anyhow::bail!("this subcommand is not part of this build"),
     }
 }
 

@@ -1,0 +1,127 @@
+//! Whether the limits of a cell can be enforced: each controller on version 2, else on version 1, and writable.
+
+use std::path::Path;
+
+use super::{Finding, kernel_text};
+use crate::config::Config;
+
+/// What a cell is limited by.
+const CONTROLLERS: [(&str, &str); 3] =
+    [("memory", "memory limit"), ("cpu", "processor limit"), ("pids", "process limit")];
+
+/// A mounted hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy<'a> {
+    place: &'a str,
+    unified: bool,
+    writable: bool,
+    options: &'a str,
+}
+
+/// All findings about cgroups.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    let mounts = kernel_text("/proc/self/mountinfo");
+    let hierarchies = hierarchies(&mounts);
+    let unified = hierarchies.iter().find(|hierarchy| hierarchy.unified);
+    // Of a group that exists already, what reached it counts; else what the root can hand down.
+    let offered = unified.map(|hierarchy| {
+        let group = Path::new(hierarchy.place).join(&config.cgroup);
+        let own = kernel_text(&group.join("cgroup.controllers").display().to_string());
+        if group.is_dir() { own } else { kernel_text(&format!("{}/cgroup.controllers", hierarchy.place)) }
+    });
+    let mut findings = vec![life_cycle(unified)];
+    findings.extend(CONTROLLERS.map(|(controller, thing)| limit(controller, thing, &hierarchies, offered.as_deref())));
+    findings
+}
+
+/// Version 2 starts a process in its group and kills a group in one call.
+fn life_cycle(unified: Option<&Hierarchy<'_>>) -> Finding {
+    const THING: &str = "cgroup v2";
+    match unified {
+        None => Finding::lacks(
+            THING,
+            "not mounted; ending a cell takes longer",
+            "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified",
+        ),
+        Some(Hierarchy { writable: false, place, .. }) => Finding::fails(
+            THING,
+            format!("{place} is read-only"),
+            "run outside of the container, or delegate it (docker and podman: --cgroupns=private and a writable mount)",
+        ),
+        Some(hierarchy) => Finding::ok(THING, hierarchy.place),
+    }
+}
+
+fn limit(controller: &str, thing: &'static str, hierarchies: &[Hierarchy<'_>], offered: Option<&str>) -> Finding {
+    let on_unified = offered.is_some_and(|offered| offered.split_whitespace().any(|one| one == controller));
+    if on_unified {
+        return Finding::ok(thing, "cgroup v2");
+    }
+    let old = hierarchies
+        .iter()
+        .find(|hierarchy| !hierarchy.unified && hierarchy.options.split(',').any(|option| option == controller));
+    match old {
+        Some(hierarchy) if hierarchy.writable => Finding::ok(thing, format!("cgroup v1 at {}", hierarchy.place)),
+        Some(hierarchy) => {
+            Finding::fails(thing, format!("{} is read-only", hierarchy.place), "run outside of the container")
+        }
+        None => Finding::fails(
+            thing,
+            format!("no cgroup controller {controller}"),
+            format!(
+                "have it delegated (systemd: Delegate={controller}), or boot with systemd.unified_cgroup_hierarchy=1{}",
+                if controller == "memory" { " cgroup_enable=memory" } else { "" }
+            ),
+        ),
+    }
+}
+
+/// The hierarchies in a list of mounts (proc_pid_mountinfo(5)).
+fn hierarchies(mounts: &str) -> Vec<Hierarchy<'_>> {
+    let hierarchy = |line| -> Option<Hierarchy<'_>> {
+        let (fields, rest): (&str, &str) = str::split_once(line, " - ")?;
+        let mut fields = fields.split(' ').skip(4);
+        let (place, flags) = (fields.next()?, fields.next()?);
+        let mut rest = rest.split(' ');
+        let (kind, options) = (rest.next()?, rest.nth(1)?);
+        let read_only = |options: &str| options.split(',').any(|option| option == "ro");
+        let writable = !read_only(flags) && !read_only(options);
+        ["cgroup", "cgroup2"].contains(&kind).then_some(Hierarchy {
+            place,
+            unified: kind == "cgroup2",
+            writable,
+            options,
+        })
+    };
+    mounts.lines().filter_map(hierarchy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    const HYBRID: &str = "40 31 0:37 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids\n\
+                          41 31 0:38 / /sys/fs/cgroup/unified ro,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n\
+                          42 31 0:39 / /proc rw - proc proc rw\n";
+
+    #[test]
+    fn hierarchies_of_both_versions_are_found() {
+        let found = hierarchies(HYBRID);
+        let expected = [
+            Hierarchy { place: "/sys/fs/cgroup/pids", unified: false, writable: true, options: "rw,pids" },
+            Hierarchy { place: "/sys/fs/cgroup/unified", unified: true, writable: false, options: "rw,nsdelegate" },
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(life_cycle(found.get(1)).state, State::Fails);
+    }
+
+    #[test]
+    fn a_controller_is_taken_where_it_is() {
+        let found = hierarchies(HYBRID);
+        let detail = |offered| limit("pids", "process limit", &found, offered).detail;
+        assert_eq!(detail(Some("cpu pids")), "cgroup v2");
+        assert_eq!(detail(Some("hugetlb")), "cgroup v1 at /sys/fs/cgroup/pids");
+        assert_eq!(limit("memory", "memory limit", &found, None).state, State::Fails);
+    }
+}
