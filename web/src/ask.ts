@@ -9,7 +9,7 @@ export class Ask {
   /** `given` is called with what was typed. */
   constructor(form: HTMLFormElement, given: (token: string) => void) {
     this.#form = form;
-    this.#input = form.querySelector("input")!;
+    this.#input = form.querySelector<HTMLInputElement>("#token")!;
     this.#reason = form.querySelector(".reason")!;
     form.onsubmit = (event) => {
       event.preventDefault();

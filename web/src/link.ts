@@ -68,11 +68,17 @@ export class Link {
     this.#connect();
   }
 
-  /** Doesn't wait any longer: the network is back, or someone is. */
+  /** Doesn't wait any longer: the network is back, or someone looks. */
   now(): void {
-    if (this.#state.kind !== "waiting" && this.#state.kind !== "halted") return;
+    if (this.#state.kind === "waiting") this.again();
+  }
+
+  /** Tries once more, also what was at its end: someone asks for it. Says whether there was anything to try. */
+  again(): boolean {
+    if (this.#state.kind !== "waiting" && this.#state.kind !== "halted") return false;
     clearTimeout(this.#timer);
     this.#connect();
+    return true;
   }
 
   /** Attaches anew and lets go of the present connection only then, so that input has a way all the time. */

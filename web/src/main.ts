@@ -19,7 +19,7 @@ function start(place: Place): void {
   let token = takeToken();
   const terminal = makeTerminal(part("terminal"));
   const sizes = new Sizes(place, () => (link.state.kind === "online" ? token : undefined));
-  const status = new Status(part("status"), () => retry());
+  const status = new Status(part("status"), again);
   const ask = new Ask(part("ask") as HTMLFormElement, (given) => {
     keepToken((token = given));
     link.start(token);
@@ -49,9 +49,9 @@ function start(place: Place): void {
     return { cols: terminal.cols, rows: terminal.rows };
   }
 
-  function retry(): void {
-    link.now();
+  function again(): boolean {
     terminal.focus();
+    return link.again();
   }
 
   function type(bytes: Uint8Array<ArrayBuffer>): void {
@@ -62,7 +62,7 @@ function start(place: Place): void {
   terminal.onData((data) => {
     // Of several pages that show a session those out of sight leave the answer to the one in sight.
     if (isAnswer(data) && (output.replaying || document.hidden || link.state.kind !== "online")) return;
-    if (data === "\r" && (link.state.kind === "waiting" || link.state.kind === "halted")) return retry();
+    if (data === "\r" && again()) return;
     type(new TextEncoder().encode(data));
   });
   terminal.onBinary((data) => type(Uint8Array.from(data, (char) => char.charCodeAt(0))));

@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { test } from "node:test";
 
 const { backoffMs, BACKOFF_MS_MAX, BACKOFF_MS_MIN } = await load("backoff");
+const { Link } = await load("link");
 const { Output } = await load("output");
 const { placeOf } = await load("place");
 const { isAnswer } = await load("replay");
@@ -78,6 +79,81 @@ test("what is too much is skipped until the terminal has caught up", () => {
   output.write(new Uint8Array(1));
   assert.equal(terminal.length, 3);
 });
+
+test("a session that ended waits for someone to ask", () => {
+  const { link, sockets, states } = linked();
+  sockets[0].onopen();
+  sockets[0].onclose({ code: 1000, reason: "exited with status 0" });
+  link.now();
+  assert.deepEqual(states, ["connecting", "online", "halted"]);
+  assert.equal(link.again(), true);
+  sockets[1].onopen();
+  assert.deepEqual(states.slice(3), ["connecting", "online"]);
+});
+
+test("a connection that is lost waits for a moment, or for the network", () => {
+  const { link, sockets, states } = linked();
+  sockets[0].onopen();
+  sockets[0].onclose({ code: 1012, reason: "" });
+  link.now();
+  sockets[1].onopen();
+  sockets[0].onclose({ code: 1006, reason: "" });
+  assert.deepEqual(states, ["connecting", "online", "waiting", "connecting", "online"]);
+});
+
+test("the present connection is let go only when the next is there", () => {
+  const { link, sockets, states } = linked();
+  sockets[0].onopen();
+  link.reattach();
+  link.reattach();
+  assert.equal(sockets.length, 2);
+  assert.equal(link.send(new Uint8Array(1)), true);
+  assert.equal(sockets[0].sent.length, 1);
+  sockets[1].onopen();
+  assert.equal(sockets[0].closed, true);
+  assert.equal(link.send(new Uint8Array(1)), true);
+  assert.equal(sockets[1].sent.length, 1);
+  assert.deepEqual(new Set(states.slice(1)), new Set(["online"]));
+});
+
+test("input goes in pieces, whole or not at all", () => {
+  const { link, sockets } = linked();
+  assert.equal(link.send(new Uint8Array(1)), false);
+  sockets[0].onopen();
+  assert.equal(link.send(new Uint8Array(40_000)), true);
+  assert.deepEqual(sockets[0].sent, [16384, 16384, 7232]);
+  sockets[0].bufferedAmount = 1024 * 1024;
+  assert.equal(link.send(new Uint8Array(1)), false);
+  assert.equal(sockets[0].sent.length, 3);
+});
+
+// A link over sockets that do what a test says.
+function linked() {
+  const [sockets, states] = [[], []];
+  globalThis.location = { origin: "http://host" };
+  globalThis.WebSocket = class {
+    static OPEN = 1;
+    readyState = 1;
+    bufferedAmount = 0;
+    closed = false;
+    sent = [];
+    constructor() {
+      sockets.push(this);
+    }
+    send(bytes) {
+      this.sent.push(bytes.length);
+    }
+    close() {
+      this.closed = true;
+    }
+  };
+  const link = new Link(
+    { project: "demo", session: "main" },
+    { state: ({ kind }) => states.push(kind), attached() {}, output() {}, size: () => ({ cols: 80, rows: 24 }) },
+  );
+  link.start("token");
+  return { link, sockets, states };
+}
 
 // A way of output into a terminal that parses when told to, and says of each piece whether it counted as replayed.
 function fed() {
