@@ -25,14 +25,25 @@ pub(crate) struct Storage {
 impl Storage {
     /// Locks the storage of a project's cell below `cells`, made if needed; `None` if a running cell has it.
     pub(crate) fn lock(cells: &OwnedFd, project: &ProjectId) -> io::Result<Option<Self>> {
-        make(cells, project.as_str())?;
-        let folder = mount::folder_beneath(cells, project.as_str())?;
-        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let lock = rustix::fs::openat(&folder, "lock", flags, Mode::RUSR | Mode::WUSR)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { folder, lock })),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        loop {
+            make(cells, project.as_str())?;
+            let opened = mount::folder_beneath(cells, project.as_str()).and_then(|folder| {
+                let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                let lock = rustix::fs::openat(&folder, "lock", flags, Mode::RUSR | Mode::WUSR)?;
+                Ok(Self { folder, lock })
+            });
+            let storage = match opened {
+                // Another launcher has just removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            match flock(&storage.lock, FlockOperation::NonBlockingLockExclusive) {
+                // The lock of a removed storage is nobody's.
+                Ok(()) if rustix::fs::fstat(&storage.lock)?.st_nlink == 0 => {}
+                Ok(()) => return Ok(Some(storage)),
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

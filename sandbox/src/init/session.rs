@@ -318,6 +318,10 @@ impl Session {
     pub(super) fn take_leave(self, exit: Exit) {
         for client in &self.clients {
             let _ = packet::send(&client.socket, &FromCell::Ended(exit).encode(), &[]);
+            // Closing a socket with something unread in it would reach the other side as an error, before our last word.
+            let _ = rustix::net::shutdown(&client.socket, rustix::net::Shutdown::Read);
+            let mut unread = [0; FRAME_BYTES_MAX + 1];
+            while matches!(packet::receive(&client.socket, &mut unread), Ok((length, _)) if length > 0) {}
         }
     }
 }
