@@ -103,9 +103,12 @@ pub(crate) enum ImageCommand {
     Import {
         /// Folder or archive
         path: PathBuf,
-        /// Name to keep it under [default: the name in the image, else `default`]
+        /// Name to keep it under [default: the name in the image, else the file's]
         #[arg(long)]
         name: Option<String>,
+        /// Which image, if there are several: the name or tag it has there
+        #[arg(long, value_name = "NAME")]
+        reference: Option<String>,
     },
     /// Pull an image from a registry
     Pull {

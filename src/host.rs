@@ -28,6 +28,8 @@ pub(crate) struct Host {
     pub(crate) projects: OwnedFd,
     /// The folder of images, an OCI layout.
     pub(crate) images: OwnedFd,
+    /// The folder of unpacked layers, which only the launcher writes.
+    pub(crate) layers: OwnedFd,
     /// The run directory, with the cells' sockets in `cells/`.
     pub(crate) run: OwnedFd,
     /// The owner's token.
@@ -65,6 +67,7 @@ impl Host {
         let host = Self {
             projects: open_folder(&config.projects)?,
             images: open_folder(&config.state.join("images"))?,
+            layers: open_folder(&config.state.join("layers"))?,
             run: open_folder(&config.run_dir)?,
             token,
             launcher,

@@ -12,6 +12,7 @@ mod command;
 mod config;
 mod doctor;
 mod host;
+mod image;
 mod manual;
 mod project;
 mod routes;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     match dispatch(cli) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("cloister: {error:#}");
+            eprintln!("cloister: {}", in_one_line(&error));
             ExitCode::from(failed)
         }
     }
@@ -47,18 +48,42 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = || Config::load(cli.options.config.as_deref(), &flags);
     match cli.command {
         Command::Serve(_) => serve::run(host::Host::start(config()?)?),
+        Command::Image(command) => image::run(config()?, &command),
         Command::Project(command) => command::run(config()?, &command),
         Command::Run(options) => run::run(config()?, &options),
         Command::Attach(options) => attach::run(&config()?, options),
         Command::Completions { shell } => manual::completions(shell).map(|()| ExitCode::SUCCESS),
         Command::Man { folder } => manual::man(&folder).map(|()| ExitCode::SUCCESS),
         Command::Doctor { json } => doctor::run(&config()?, json),
-        Command::Image(_) => anyhow::bail!("this subcommand is not part of this build"),
     }
+}
+
+/// An error with its causes, without those that it names itself.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !line.ends_with(&cause) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&cause);
+        }
+    }
+    line
 }
 
 /// Logs to standard error from `level` on, or as `CLOISTER_LOG` says (the syntax of tracing-subscriber's `EnvFilter`).
 fn log_to_stderr(level: &str) {
     let filter = std::env::var("CLOISTER_LOG").unwrap_or_else(|_| level.to_owned());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Err::<(), _>(anyhow::anyhow!("c")).context("b: c").context("a").unwrap_err();
+        assert_eq!(in_one_line(&error), "a: b: c");
+    }
 }

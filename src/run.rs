@@ -3,6 +3,7 @@
 //! The cell is the same as a server's, and so is what opens it: a running one is shared, and one that was started here
 //! ends with the last session in it. It doesn't know how a cell is made.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::project::Projects;
 use crate::session::{self, Attachment};
-use crate::tty::{self, Event, Events, Input, Output, Raw};
+use crate::tty::{self, Event, Events, Input, Output, PIPE_SIGNAL, Raw};
 
 /// Most output moved at once, in bytes: a pipe's room.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -101,15 +102,12 @@ async fn relay(attachment: &mut Attachment, output: &mut Output, events: &mut Ev
             }
         };
         let moved = std::future::poll_fn(|cx| {
-            if has_room {
-                attachment.poll_output(cx, OUTPUT_BYTES_MAX, &mut buffer)
-            } else {
-                attachment.poll_input(cx)
-            }
+            if has_room { attachment.poll_output(cx, OUTPUT_BYTES_MAX, &mut buffer) } else { attachment.poll_input(cx) }
         });
         tokio::select! {
             written = written => match written {
                 Ok(()) => waiting = None,
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return End::Signalled(PIPE_SIGNAL),
                 Err(error) => return End::Failed(anyhow!(error).context("write to standard output")),
             },
             moved = moved => match moved {

@@ -24,7 +24,7 @@ const END_OF_INPUT: u8 = 4;
 
 /// First and longest time between two ends of input: a program that begins to read later than the first one came must
 /// see an end too, as it would from a pipe; one that never reads shouldn't be bothered often.
-const END_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+const END_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// Brings a terminal back that a program left in its own state: main screen, no mouse reports, no bracketed paste,
 /// a visible cursor, plain letters (xterm's "ctlseqs").
@@ -129,7 +129,8 @@ impl Input {
 #[derive(Debug)]
 pub(crate) struct Output {
     pieces: mpsc::Sender<Bytes>,
-    ended: oneshot::Receiver<io::Result<()>>,
+    /// How writing ended; `None` once that was told.
+    ended: Option<oneshot::Receiver<io::Result<()>>>,
     terminal: bool,
 }
 
@@ -150,7 +151,7 @@ impl Output {
             // The relay may have ended already.
             let _ = end.send(write());
         });
-        Self { pieces, ended, terminal: io::stdout().is_terminal() }
+        Self { pieces, ended: Some(ended), terminal: io::stdout().is_terminal() }
     }
 
     /// Waits for room, then has `bytes` written.
@@ -183,19 +184,28 @@ impl Output {
         }
     }
 
-    /// Waits until all is written.
+    /// Waits until all is written, as far as it can be.
     pub(crate) async fn finish(self) -> io::Result<()> {
         drop(self.pieces);
-        self.ended.await.unwrap_or(Ok(()))
-    }
-
-    async fn failure(&mut self) -> io::Error {
-        match (&mut self.ended).await {
-            Ok(Err(error)) => error,
-            Ok(Ok(())) | Err(_) => io::ErrorKind::BrokenPipe.into(),
+        match self.ended {
+            Some(ended) => ended.await.unwrap_or(Ok(())),
+            None => Ok(()),
         }
     }
+
+    /// Why nothing is written any more.
+    async fn failure(&mut self) -> io::Error {
+        let told = match self.ended.as_mut() {
+            Some(ended) => ended.await,
+            None => Ok(Ok(())),
+        };
+        self.ended = None;
+        told.ok().and_then(Result::err).unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
 }
+
+/// The signal that a shell reports for a program whose reader is gone.
+pub(crate) const PIPE_SIGNAL: u8 = 13;
 
 /// Something that happened to this terminal besides typing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

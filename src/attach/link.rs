@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 
 use super::keys::DetachKeys;
 use super::target::{Opened, Target};
-use crate::tty::{Event, Events, Input, Output, Raw, size};
+use crate::tty::{Event, Events, Input, Output, PIPE_SIGNAL, Raw, size};
 
 /// Longest silence of a server, which sends a ping every 20 s: beyond it the link is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -52,7 +52,10 @@ pub(super) enum End {
 impl End {
     /// Standard output takes no more.
     pub(super) fn output(error: std::io::Error) -> Self {
-        Self::Failed(format!("write to standard output: {error}"))
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Self::Signalled(PIPE_SIGNAL),
+            _ => Self::Failed(format!("write to standard output: {error}")),
+        }
     }
 }
 
