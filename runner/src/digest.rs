@@ -22,9 +22,9 @@ pub struct Digest(String);
 impl Digest {
     /// Checks a digest as it came from a manifest or a user, with its algorithm.
     pub fn parse(text: &str) -> Result<Self> {
-        let hex = text.strip_prefix("sha256:").ok_or_else(|| {
-            Error::refused(format_args!("digest {:?}: only sha256 is supported", shortened(text)))
-        })?;
+        let hex = text
+            .strip_prefix("sha256:")
+            .ok_or_else(|| Error::refused(format_args!("digest {:?}: only sha256 is supported", shortened(text))))?;
         Self::from_hex(hex)
             .ok_or_else(|| Error::refused(format_args!("digest {:?}: not 64 lower-case hex digits", shortened(text))))
     }
@@ -121,7 +121,9 @@ mod tests {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::parse(empty).unwrap(), Digest::of(b""));
         assert_eq!(Digest::of_all(&b""[..]).unwrap().as_str(), empty);
-        for bad in ["", "sha256:", "sha512:00", &empty[..70], &empty.to_uppercase(), &format!("{empty}0"), "sha256:../../x"] {
+        for bad in
+            ["", "sha256:", "sha512:00", &empty[..70], &empty.to_uppercase(), &format!("{empty}0"), "sha256:../../x"]
+        {
             assert!(Digest::parse(bad).is_err(), "{bad}");
         }
     }

@@ -123,7 +123,9 @@ impl Image {
         let found = Digest::of(config);
         if found != described.config.digest {
             let wanted = described.config.digest;
-            return Err(Error::refused(format_args!("image configuration should be {wanted} but is {found}: fetch it again")));
+            return Err(Error::refused(format_args!(
+                "image configuration should be {wanted} but is {found}: fetch it again"
+            )));
         }
         let parsed: Configuration = parse("image configuration", config)?;
         if (parsed.os.as_str(), parsed.architecture.as_str()) != ("linux", architecture()) {
@@ -142,7 +144,8 @@ impl Image {
                 diff_ids.len()
             )));
         }
-        let layers = described.layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| Layer { blob, diff_id }).collect();
+        let layers =
+            described.layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| Layer { blob, diff_id }).collect();
         let wishes = Wishes::from(parsed.config);
         wishes.check()?;
         Ok(Self {
@@ -195,15 +198,17 @@ impl Document {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let any: AnyDocument = parse("image manifest", bytes)?;
         match any {
-            AnyDocument { schema_version: Some(1), .. } => {
-                Err(Error::refused("image manifest: Docker's schema 1 isn't supported; push the image again with a newer tool"))
-            }
+            AnyDocument { schema_version: Some(1), .. } => Err(Error::refused(
+                "image manifest: Docker's schema 1 isn't supported; push the image again with a newer tool",
+            )),
             // Which of both it is must not depend on the reader (CVE-2021-41190).
             AnyDocument { manifests: Some(_), layers: Some(_), .. } => {
                 Err(Error::refused("image manifest: is an index and a manifest at once"))
             }
             AnyDocument { manifests: Some(entries), .. } => Ok(Self::Index(entries)),
-            AnyDocument { config: Some(config), layers: Some(layers), .. } => Manifest::check(config, layers).map(Self::Manifest),
+            AnyDocument { config: Some(config), layers: Some(layers), .. } => {
+                Manifest::check(config, layers).map(Self::Manifest)
+            }
             _ => Err(Error::refused("image manifest: names neither layers nor other manifests")),
         }
     }
@@ -274,9 +279,7 @@ pub fn architecture() -> &'static str {
 
 /// A manifest for an image whose format has none.
 pub(crate) fn manifest_of(config: &Blob, layers: &[Blob]) -> Vec<u8> {
-    let typed = |blob: &Blob, media_type: &str| {
-        serde_json::json!({ "mediaType": media_type, "digest": blob.digest, "size": blob.size })
-    };
+    let typed = |blob: &Blob, media_type: &str| serde_json::json!({ "mediaType": media_type, "digest": blob.digest, "size": blob.size });
     let layers: Vec<_> = layers.iter().map(|layer| typed(layer, "application/vnd.oci.image.layer.v1.tar")).collect();
     let manifest = serde_json::json!({
         "schemaVersion": 2,
@@ -317,7 +320,11 @@ impl TypedBlob {
         if is_known || self.media_type.is_empty() {
             Ok(self.blob)
         } else {
-            Err(Error::refused(format_args!("layer {}: unsupported kind {:?}", self.blob.digest, shortened(&self.media_type))))
+            Err(Error::refused(format_args!(
+                "layer {}: unsupported kind {:?}",
+                self.blob.digest,
+                shortened(&self.media_type)
+            )))
         }
     }
 }
@@ -362,7 +369,9 @@ impl From<Config> for Wishes {
 }
 
 /// Go writes an empty list or map as `null`.
-fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> std::result::Result<T, D::Error> {
+fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> std::result::Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -436,7 +445,10 @@ mod tests {
             (json!({ "schemaVersion": 2, "manifests": [], "layers": [], "config": blob(b"") }), "at once"),
             (json!({ "schemaVersion": 1, "fsLayers": [] }), "schema 1"),
             (json!({ "schemaVersion": 2 }), "neither"),
-            (json!({ "config": blob(b""), "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "digest": Digest::of(b""), "size": 1 }] }), "unsupported kind"),
+            (
+                json!({ "config": blob(b""), "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "digest": Digest::of(b""), "size": 1 }] }),
+                "unsupported kind",
+            ),
             (json!({ "config": blob(b""), "layers": [{ "digest": "sha256:/etc/passwd", "size": 1 }] }), "hex digits"),
             (json!({ "config": blob(b""), "layers": [{ "digest": Digest::of(b""), "size": -1 }] }), "manifest"),
         ] {
@@ -452,10 +464,11 @@ mod tests {
             entry["platform"] = platform;
             entry
         };
-        let parse = |entries: Value| match Document::parse(json!({ "manifests": entries }).to_string().as_bytes()).unwrap() {
-            Document::Index(entries) => entries,
-            Document::Manifest(_) => panic!("not an index"),
-        };
+        let parse =
+            |entries: Value| match Document::parse(json!({ "manifests": entries }).to_string().as_bytes()).unwrap() {
+                Document::Index(entries) => entries,
+                Document::Manifest(_) => panic!("not an index"),
+            };
         let unknown = entry(b"attestation", json!({ "os": "unknown", "architecture": "unknown" }));
         let foreign = entry(b"foreign", json!({ "os": "linux", "architecture": "s390x" }));
         let ours = entry(b"ours", json!({ "os": "linux", "architecture": architecture() }));

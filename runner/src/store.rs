@@ -79,7 +79,9 @@ impl Store {
         for name in ["blobs", BLOBS] {
             match mkdirat(&store.folder, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(Error::host(format_args!("create the folder {name} of the image store"), error)),
+                Err(error) => {
+                    return Err(Error::host(format_args!("create the folder {name} of the image store"), error));
+                }
             }
         }
         let (name, content) = LAYOUT;
@@ -107,29 +109,31 @@ impl Store {
 
     /// Names of all images, sorted.
     pub fn names(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = self.entries()?.iter().filter_map(|entry| entry.name().map(str::to_owned)).collect();
+        let mut names: Vec<String> =
+            self.entries()?.iter().filter_map(|entry| entry.name().map(str::to_owned)).collect();
         names.sort();
         Ok(names)
     }
 
     /// The image of that name, with all its documents checked.
     pub fn resolve(&self, name: &str) -> Result<Image> {
+        let (manifest, config) = self.documents(name)?;
+        Image::check(&manifest, &config).map_err(|error| damaged(name, error))
+    }
+
+    /// Manifest and configuration of the image of that name, byte for byte.
+    pub fn documents(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>)> {
         let entries = self.entries()?;
         let Some(entry) = entries.iter().find(|entry| entry.name() == Some(name)) else {
             return Err(unknown(name, &entries));
         };
-        let of = |problem: Error| match problem {
-            Error::Refused(text) | Error::Missing(text) => {
-                Error::refused(format_args!("image {name}: {text}; import or pull it again"))
-            }
-            host => host,
-        };
-        let manifest = self.blob(&entry.blob.digest).map_err(of)?;
-        let config = match Document::parse(&manifest).map_err(of)? {
+        let manifest = self.blob(&entry.blob.digest).map_err(|error| damaged(name, error))?;
+        let config = match Document::parse(&manifest).map_err(|error| damaged(name, error))? {
             Document::Manifest(manifest) => manifest.config.digest,
-            Document::Index(_) => return Err(of(Error::refused("is an index"))),
+            Document::Index(_) => return Err(damaged(name, Error::refused("its manifest is an index"))),
         };
-        Image::check(&manifest, &self.blob(&config).map_err(of)?).map_err(of)
+        let config = self.blob(&config).map_err(|error| damaged(name, error))?;
+        Ok((manifest, config))
     }
 
     /// Keeps an image, whose layers are unpacked, under a name that may have been another's.
@@ -201,10 +205,12 @@ impl Store {
         let _lock = self.lock(".", FlockOperation::NonBlockingLockExclusive, "somebody else is changing its index")?;
         let mut manifests = match self.read(INDEX)? {
             None => Vec::new(),
-            Some(bytes) => match crate::image::parse::<Value>("index.json of the image store", &bytes)?["manifests"].take() {
-                Value::Array(manifests) => manifests,
-                _ => return Err(Error::refused("index.json of the image store has no manifests")),
-            },
+            Some(bytes) => {
+                match crate::image::parse::<Value>("index.json of the image store", &bytes)?["manifests"].take() {
+                    Value::Array(manifests) => manifests,
+                    _ => return Err(Error::refused("index.json of the image store has no manifests")),
+                }
+            }
         };
         change(&mut manifests)?;
         let index = json!({
@@ -238,7 +244,9 @@ impl Store {
         let mut bytes = Vec::new();
         file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
-            return Err(Error::refused(format_args!("{path} of the image store has more than {DOCUMENT_BYTES_MAX} bytes")));
+            return Err(Error::refused(format_args!(
+                "{path} of the image store has more than {DOCUMENT_BYTES_MAX} bytes"
+            )));
         }
         Ok(Some(bytes))
     }
@@ -297,7 +305,10 @@ impl Store {
                 Ok(()) => return Ok(Hold { _lock: file }),
                 Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(WAIT_STEP),
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::host(format_args!("lock the image store, where {other}; try again later"), Errno::WOULDBLOCK));
+                    return Err(Error::host(
+                        format_args!("lock the image store, where {other}; try again later"),
+                        Errno::WOULDBLOCK,
+                    ));
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(failed(error)),
@@ -309,7 +320,10 @@ impl Store {
 /// Whether a name can be kept: what is printed, typed and written into one line of a configuration.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@+".contains(&byte);
-    if name.len() <= NAME_BYTES_MAX && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && name.bytes().all(plain) {
+    if name.len() <= NAME_BYTES_MAX
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name.bytes().all(plain)
+    {
         return Ok(());
     }
     Err(Error::refused(format_args!(
@@ -320,6 +334,15 @@ pub fn check_name(name: &str) -> Result<()> {
 
 fn name_of(entry: &Value) -> Option<&str> {
     entry["annotations"][NAME_ANNOTATION].as_str()
+}
+
+fn damaged(name: &str, problem: Error) -> Error {
+    match problem {
+        Error::Refused(text) | Error::Missing(text) => {
+            Error::refused(format_args!("image {name}: {text}; import or pull it again"))
+        }
+        host => host,
+    }
 }
 
 fn unknown(name: &str, entries: &[Entry]) -> Error {

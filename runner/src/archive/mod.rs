@@ -196,13 +196,19 @@ impl<I: Input> Archive<I> {
             .enumerate()
             .map(|(at, byte)| if checksum.contains(&at) { u64::from(b' ') } else { u64::from(*byte) })
             .sum();
-        if Some(sum) == written { Ok(Some(block)) } else { Err(damaged("not a tar archive, or a damaged one (header checksum)")) }
+        if Some(sum) == written {
+            Ok(Some(block))
+        } else {
+            Err(damaged("not a tar archive, or a damaged one (header checksum)"))
+        }
     }
 
     fn extension(&mut self, header: &tar::Header) -> Result<Vec<u8>> {
         let size = number(&header.as_old().size, "size")?;
         if size > EXTENSION_BYTES_MAX {
-            return Err(damaged(format_args!("extension header of {size} bytes; at most {EXTENSION_BYTES_MAX} are read")));
+            return Err(damaged(format_args!(
+                "extension header of {size} bytes; at most {EXTENSION_BYTES_MAX} are read"
+            )));
         }
         let mut body = vec![0; size as usize];
         self.content_left = size;
@@ -341,7 +347,9 @@ mod tests {
         ] {
             assert_eq!(number(field, "size").unwrap(), value, "{field:?}");
         }
-        for bad in [&b"8"[..], b"-1", b"0x1", b"\xff\xff\xff\xff\xff\xff\xff\xff", b"\x81\0\0\0\0\0\0\0\0\0\0\0", &[b'7'; 30]] {
+        for bad in
+            [&b"8"[..], b"-1", b"0x1", b"\xff\xff\xff\xff\xff\xff\xff\xff", b"\x81\0\0\0\0\0\0\0\0\0\0\0", &[b'7'; 30]]
+        {
             assert!(number(bad, "size").is_err(), "{bad:?}");
         }
     }

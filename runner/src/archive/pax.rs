@@ -1,8 +1,8 @@
 //! PAX records (POSIX.1-2017, pax, "pax Interchange Format"): `length key=value`, of which the ones that matter here are
 //! taken over. It knows no tar header.
 
-use super::{Error, Result, Time, damaged};
 use super::sparse::CHUNKS_MAX;
+use super::{Error, Result, Time, damaged};
 
 /// What the records of one member say; `None` leaves it to the header.
 #[derive(Default)]
@@ -145,8 +145,18 @@ mod tests {
     #[test]
     fn malformed_records_are_refused() {
         for bad in [
-            &b"x"[..], b"5 a=b", b"6 a=b\n1", b"99 a=b\n", b"0 a=b\n", b"2 a=b\n", b"5 ab\n", b"-6 a=b\n",
-            b"99999999999999999999 a=b\n", b"10 size=x\n", b"12 mtime=1-\n", b"9 uid=-1\n",
+            &b"x"[..],
+            b"5 a=b",
+            b"6 a=b\n1",
+            b"99 a=b\n",
+            b"0 a=b\n",
+            b"2 a=b\n",
+            b"5 ab\n",
+            b"-6 a=b\n",
+            b"99999999999999999999 a=b\n",
+            b"10 size=x\n",
+            b"12 mtime=1-\n",
+            b"9 uid=-1\n",
         ] {
             assert!(Pax::parse(bad).is_err(), "{:?}", bad.escape_ascii().to_string());
         }

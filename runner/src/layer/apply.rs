@@ -38,12 +38,7 @@ const MODE_OF_FILES: u32 = 0o777;
 const MODE_OF_FOLDERS: u32 = 0o1777;
 
 /// Makes all files of a layer below `root` and checks both digests.
-pub(super) fn apply<'a>(
-    blob: Blob<'a>,
-    request: &UnpackRequest,
-    root: OwnedFd,
-    limits: &'a Limits,
-) -> Result<Report> {
+pub(super) fn apply<'a>(blob: Blob<'a>, request: &UnpackRequest, root: OwnedFd, limits: &'a Limits) -> Result<Report> {
     let mut unpacking = Unpacking {
         archive: Archive::new(blob),
         tree: Tree::new(root, limits.folder_names_bytes_max),
@@ -107,7 +102,10 @@ impl Unpacking<'_> {
             Kind::File => {
                 self.bytes = self.bytes.saturating_add(member.size);
                 if self.bytes > self.limits.bytes_max {
-                    return Err(Error::refused(format_args!("files of more than {} bytes in a layer", self.limits.bytes_max)));
+                    return Err(Error::refused(format_args!(
+                        "files of more than {} bytes in a layer",
+                        self.limits.bytes_max
+                    )));
                 }
                 let Self { archive, buffer, tree, .. } = self;
                 tree.file(name, &attributes, |file| write(file, name, &member, archive, buffer))
@@ -132,7 +130,10 @@ impl Unpacking<'_> {
 fn attributes(member: &Member) -> Result<Attributes> {
     let id = |what: &str, id: u64| {
         u32::try_from(id).ok().filter(|_| id < IDS).ok_or_else(|| {
-            Error::refused(format_args!("belongs to {what} {id}, and a cell has ids up to {}; change the owner", IDS - 1))
+            Error::refused(format_args!(
+                "belongs to {what} {id}, and a cell has ids up to {}; change the owner",
+                IDS - 1
+            ))
         })
     };
     let mode = if member.kind == Kind::Folder { MODE_OF_FOLDERS } else { MODE_OF_FILES };

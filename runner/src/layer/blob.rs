@@ -6,8 +6,8 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
-use super::limits::{Limits, RATIO_FREE_BYTES};
 use super::UnpackRequest;
+use super::limits::{Limits, RATIO_FREE_BYTES};
 use crate::archive::Input;
 use crate::{Digest, Error, Result};
 
@@ -93,7 +93,9 @@ fn compare(what: &str, wanted: &Digest, hash: Sha256) -> Result<()> {
     if found == *wanted {
         return Ok(());
     }
-    Err(Error::refused(format_args!("{what} should be {wanted} but is {found}: damaged or tampered with; fetch it again")))
+    Err(Error::refused(format_args!(
+        "{what} should be {wanted} but is {found}: damaged or tampered with; fetch it again"
+    )))
 }
 
 impl Read for Blob<'_> {

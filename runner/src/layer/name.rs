@@ -22,7 +22,9 @@ impl Name {
                 b"" | b"." => continue,
                 b".." => return Err(Error::refused("names with `..` may leave the root; rebuild the image without")),
                 _ if component.len() > COMPONENT_BYTES_MAX => {
-                    return Err(Error::refused(format_args!("a part of the name has more than {COMPONENT_BYTES_MAX} bytes")));
+                    return Err(Error::refused(format_args!(
+                        "a part of the name has more than {COMPONENT_BYTES_MAX} bytes"
+                    )));
                 }
                 _ if component.contains(&0) => return Err(Error::refused("the name contains a NUL")),
                 _ => {}
@@ -86,9 +88,15 @@ mod tests {
     #[test]
     fn names_become_relative_or_are_refused() {
         let parse = |raw: &[u8]| Name::parse(raw, 4).map(|name| name.0);
-        for (raw, name) in
-            [(&b"a"[..], &b"a"[..]), (b"/a//./b/", b"a/b"), (b"./", b""), (b"/", b""), (b"", b""), (b"...", b"..."), (b"\xff", b"\xff")]
-        {
+        for (raw, name) in [
+            (&b"a"[..], &b"a"[..]),
+            (b"/a//./b/", b"a/b"),
+            (b"./", b""),
+            (b"/", b""),
+            (b"", b""),
+            (b"...", b"..."),
+            (b"\xff", b"\xff"),
+        ] {
             assert_eq!(parse(raw).unwrap(), name, "{raw:?}");
         }
         for bad in [&b".."[..], b"a/..", b"../a", b"/a/../b", b"a\0b", &[b'x'; 256], b"1/2/3/4/5"] {

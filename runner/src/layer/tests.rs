@@ -20,7 +20,14 @@ impl Tar {
     }
 
     /// An entry whose name is taken as it is, however hostile.
-    fn raw(mut self, kind: EntryType, name: &[u8], target: &[u8], content: &[u8], change: impl FnOnce(&mut Header)) -> Self {
+    fn raw(
+        mut self,
+        kind: EntryType,
+        name: &[u8],
+        target: &[u8],
+        content: &[u8],
+        change: impl FnOnce(&mut Header),
+    ) -> Self {
         let mut header = Header::new_gnu();
         header.as_old_mut().name[..name.len()].copy_from_slice(name);
         header.as_old_mut().linkname[..target.len()].copy_from_slice(target);
@@ -167,7 +174,11 @@ fn files_come_out_as_they_went_in() {
     assert_eq!(meta("tmp/l").mtime(), 1_000_000_000);
     assert!(meta("tmp/p").file_type().is_fifo());
     assert_eq!(meta("tmp/p").mode() & 0o7777, 0o622);
-    assert_eq!((meta("deep").mode() & 0o7777, meta("deep").mtime()), (0o755, 0), "unmentioned folders are reproducible");
+    assert_eq!(
+        (meta("deep").mode() & 0o7777, meta("deep").mtime()),
+        (0o755, 0),
+        "unmentioned folders are reproducible"
+    );
 }
 
 #[test]
@@ -203,7 +214,9 @@ fn a_blob_may_be_a_part_of_a_file_and_progress_is_told() {
     worker(&json, file, File::open(place.layers()).unwrap().into(), &mut |bytes| told.push(bytes)).unwrap();
     assert_eq!(told.last(), Some(&request.size));
     assert!(told.len() > 2 && told.is_sorted(), "{told:?}");
-    assert!(worker("{}", tempfile::tempfile().unwrap(), File::open(place.layers()).unwrap().into(), &mut |_| {}).is_err());
+    assert!(
+        worker("{}", tempfile::tempfile().unwrap(), File::open(place.layers()).unwrap().into(), &mut |_| {}).is_err()
+    );
 }
 
 #[test]
@@ -269,7 +282,10 @@ fn hard_links_stay_inside() {
     place.refuses(&Tar::new().link(EntryType::Link, "h", "../../secret").bytes(), "`..`");
     place.refuses(&Tar::new().link(EntryType::Link, "h", &secret).bytes(), "isn't a file of this layer");
     place.refuses(
-        &Tar::new().link(EntryType::Symlink, "s", place.folder.path().to_str().unwrap()).link(EntryType::Link, "h", "s/secret").bytes(),
+        &Tar::new()
+            .link(EntryType::Symlink, "s", place.folder.path().to_str().unwrap())
+            .link(EntryType::Link, "h", "s/secret")
+            .bytes(),
         "isn't a file of this layer",
     );
     place.refuses(&Tar::new().folder("d").link(EntryType::Link, "h", "d").bytes(), "isn't a file of this layer");
@@ -397,8 +413,12 @@ fn privileges_are_not_unpacked() {
 fn owners_that_a_cell_does_not_have_are_refused() {
     let place = Place::new();
     for id in [65_536, u64::from(u32::MAX), 1 << 40] {
-        place.refuses(&Tar::new().raw(EntryType::Regular, b"f", b"", b"", |h| h.set_uid(id)).bytes(), "belongs to user");
-        place.refuses(&Tar::new().raw(EntryType::Directory, b"f", b"", b"", |h| h.set_gid(id)).bytes(), "belongs to group");
+        place
+            .refuses(&Tar::new().raw(EntryType::Regular, b"f", b"", b"", |h| h.set_uid(id)).bytes(), "belongs to user");
+        place.refuses(
+            &Tar::new().raw(EntryType::Directory, b"f", b"", b"", |h| h.set_gid(id)).bytes(),
+            "belongs to group",
+        );
     }
     place.refuses(&Tar::new().pax(&[("uid", b"70000")]).file("f", "").bytes(), "belongs to user 70000");
 }
@@ -412,7 +432,11 @@ fn long_and_strange_names_work_up_to_the_kernels_limits() {
     header.set_size(1);
     header.set_mode(0o644);
     builder.0.append_data(&mut header, &long, &b"1"[..]).unwrap();
-    let tar = builder.raw(EntryType::Regular, b"\xff\xfe\n\x1b[31m", b"", b"2", |_| {}).pax(&[("path", long.replace('f', "g").as_bytes())]).file("short", "3").bytes();
+    let tar = builder
+        .raw(EntryType::Regular, b"\xff\xfe\n\x1b[31m", b"", b"2", |_| {})
+        .pax(&[("path", long.replace('f', "g").as_bytes())])
+        .file("short", "3")
+        .bytes();
     let layer = place.unpack(&tar).unwrap();
     assert_eq!(text(layer.join(&long)), "1");
     assert_eq!(text(layer.join(long.replace('f', "g"))), "3");
@@ -430,7 +454,10 @@ fn long_and_strange_names_work_up_to_the_kernels_limits() {
 #[test]
 fn roots_and_links_that_are_no_files_are_refused() {
     let place = Place::new();
-    place.refuses(&Tar::new().file("./", "skipped").raw(EntryType::Continuous, b".", b"", b"", |_| {}).bytes(), "root must be a folder");
+    place.refuses(
+        &Tar::new().file("./", "skipped").raw(EntryType::Continuous, b".", b"", b"", |_| {}).bytes(),
+        "root must be a folder",
+    );
     place.refuses(&Tar::new().link(EntryType::Symlink, "/", "/etc").bytes(), "root must be a folder");
     place.refuses(&Tar::new().link(EntryType::Symlink, "s", "").bytes(), "points at nothing");
     place.refuses(&Tar::new().raw(EntryType::new(b'V'), b"volume", b"", b"", |_| {}).bytes(), "unknown kind");
@@ -452,13 +479,17 @@ fn bombs_are_stopped() {
     // A file that is all hole costs no disk, but whoever copies it pays.
     place.refuses(&sparse(b"", &[], 1 << 40), "bytes in a layer");
     // A long name may not fill the memory.
-    let long = Tar::new().raw(EntryType::GNULongName, b"././@LongLink", b"", &[b'n'; 2 << 20], |_| {}).file("x", "").bytes();
+    let long =
+        Tar::new().raw(EntryType::GNULongName, b"././@LongLink", b"", &[b'n'; 2 << 20], |_| {}).file("x", "").bytes();
     place.limits.bytes_max = 32 << 30;
     place.refuses(&long, "extension header of 2097152 bytes");
     place.limits.entries_max = 10;
     place.refuses(&(0..11).fold(Tar::new(), |tar, n| tar.file(&n.to_string(), "")).bytes(), "more than 10 entries");
     place.limits = Limits { folder_names_bytes_max: 100, ..Limits::default() };
-    place.refuses(&(0..11).fold(Tar::new(), |tar, n| tar.folder(&format!("a long name {n}"))).bytes(), "names of the layer's folders");
+    place.refuses(
+        &(0..11).fold(Tar::new(), |tar, n| tar.folder(&format!("a long name {n}"))).bytes(),
+        "names of the layer's folders",
+    );
     let headers = (0..20).fold(Tar::new(), |tar, _| tar.pax(&[("comment", b"again")])).file("x", "").bytes();
     place.limits = Limits::default();
     place.refuses(&headers, "too many extension headers");
@@ -550,7 +581,11 @@ fn sparse_files_keep_their_holes_in_every_format() {
             b"onetwo22",
         ),
         pax(
-            &[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", b"0,3,8388608,5"), ("GNU.sparse.name", b"sparse")],
+            &[
+                ("GNU.sparse.size", size.as_bytes()),
+                ("GNU.sparse.map", b"0,3,8388608,5"),
+                ("GNU.sparse.name", b"sparse"),
+            ],
             b"onetwo22",
         ),
         pax(

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
-    chownat, fchmod, fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    chmodat, chownat, fchmod, fchown, fsetxattr, futimens, linkat, mkdirat, mknodat, openat2, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -190,7 +190,8 @@ impl Tree {
         }
         mkdirat(parent, leaf, Mode::RWXU).map_err(|error| failed(&name, "create", error))?;
         let folder = open_folder(parent, leaf).map_err(|error| failed(&name, "open", error))?;
-        fchmod(&folder, Mode::from_raw_mode(UNMENTIONED_MODE)).map_err(|error| failed(&name, "set the mode of", error))?;
+        fchmod(&folder, Mode::from_raw_mode(UNMENTIONED_MODE))
+            .map_err(|error| failed(&name, "set the mode of", error))?;
         if in_the_way.is_some_and(|stat| is_whiteout(&stat)) {
             make_opaque(&folder, &name)?;
         }
@@ -266,11 +267,15 @@ fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
 fn make_opaque(folder: &OwnedFd, name: &Name) -> Result<()> {
     if name.is_root() {
         // overlayfs looks for the mark in folders of a layer, not in its root.
-        return Err(Error::refused("a layer that hides everything below it isn't supported; squash the image into one layer"));
+        return Err(Error::refused(
+            "a layer that hides everything below it isn't supported; squash the image into one layer",
+        ));
     }
     let (key, value) = OPAQUE;
     fsetxattr(folder, key, value, XattrFlags::empty()).map_err(|error| match error {
-        Errno::NOTSUP => failed(name, "mark (the state folder needs a file system with user extended attributes)", error),
+        Errno::NOTSUP => {
+            failed(name, "mark (the state folder needs a file system with user extended attributes)", error)
+        }
         _ => failed(name, "mark as opaque", error),
     })
 }

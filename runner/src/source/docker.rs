@@ -38,7 +38,10 @@ pub(super) fn find(files: Files, reference: Option<&str>) -> Result<Found> {
 
 fn part(files: &Files, layer: &str) -> Result<Part> {
     files.part(layer).cloned().ok_or_else(|| {
-        Error::refused(format_args!("{LIST} names a layer {:?} that isn't there: export the image again", crate::digest::shortened(layer)))
+        Error::refused(format_args!(
+            "{LIST} names a layer {:?} that isn't there: export the image again",
+            crate::digest::shortened(layer)
+        ))
     })
 }
 

@@ -63,7 +63,8 @@ impl Opened {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let failed = |error| Error::host("open", error);
         // Not blocking: a FIFO would wait for its writer.
-        let opened = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).map_err(failed)?;
+        let opened =
+            openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).map_err(failed)?;
         match FileType::from_raw_mode(fstat(&opened).map_err(failed)?.st_mode) {
             FileType::Directory => Self::folder(&opened),
             FileType::RegularFile => Ok(Self::Archive(File::from(opened))),
@@ -75,7 +76,9 @@ impl Opened {
         let mut files = BTreeMap::new();
         for name in ["oci-layout", "index.json"] {
             let file = open_file(folder, name)?.ok_or_else(|| {
-                Error::refused(format_args!("no OCI layout: it has no {name}; give the folder that has one, or an archive"))
+                Error::refused(format_args!(
+                    "no OCI layout: it has no {name}; give the folder that has one, or an archive"
+                ))
             })?;
             files.insert(name.to_owned(), file);
         }
@@ -179,9 +182,13 @@ impl Files {
 
     /// A document, whole.
     pub(super) fn document(&self, name: &str) -> Result<Vec<u8>> {
-        let part = self.part(name).ok_or_else(|| Error::refused(format_args!("it has no {name}: export the image again")))?;
+        let part =
+            self.part(name).ok_or_else(|| Error::refused(format_args!("it has no {name}: export the image again")))?;
         if part.size > DOCUMENT_BYTES_MAX {
-            return Err(Error::refused(format_args!("{name} has {} bytes, at most {DOCUMENT_BYTES_MAX} are read", part.size)));
+            return Err(Error::refused(format_args!(
+                "{name} has {} bytes, at most {DOCUMENT_BYTES_MAX} are read",
+                part.size
+            )));
         }
         let mut bytes = vec![0; part.size as usize];
         self.open(part).read_exact(&mut bytes).map_err(|error| Error::reading(name, error))?;
@@ -240,7 +247,9 @@ fn open_file(folder: &OwnedFd, name: &str) -> Result<Option<File>> {
     let file = match openat2(folder, name, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
-        Err(Errno::XDEV | Errno::LOOP) => return Err(Error::refused(format_args!("{name} is a link that leads out of it"))),
+        Err(Errno::XDEV | Errno::LOOP) => {
+            return Err(Error::refused(format_args!("{name} is a link that leads out of it")));
+        }
         Err(error) => return Err(failed(error)),
     };
     if FileType::from_raw_mode(fstat(&file).map_err(failed)?.st_mode) != FileType::RegularFile {
