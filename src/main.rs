@@ -23,6 +23,7 @@ mod token;
 mod tty;
 mod ws;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -73,7 +74,8 @@ fn in_one_line(error: &anyhow::Error) -> String {
 /// Logs to standard error from `level` on, or as `CLOISTER_LOG` says (the syntax of tracing-subscriber's `EnvFilter`).
 fn log_to_stderr(level: &str) {
     let filter = std::env::var("CLOISTER_LOG").unwrap_or_else(|_| level.to_owned());
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use http::StatusCode;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use sandbox::control::Size;
@@ -166,18 +167,15 @@ impl Link {
 }
 
 /// What a server means that doesn't let us attach.
-fn refusal(target: &Target, status: http::StatusCode, body: &[u8]) -> Failure {
+fn refusal(target: &Target, status: StatusCode, body: &[u8]) -> Failure {
     let message = || {
         let body: serde_json::Value = serde_json::from_slice(body).ok()?;
         Some(body.get("error")?.get("message")?.as_str()?.escape_debug().to_string())
     };
-    let remedy = match status.as_u16() {
-        401 => "; give the right token by CLOISTER_TOKEN or --token".to_owned(),
-        404 => format!("; create it with `cloister project create {}`", target.project()),
-        _ => String::new(),
+    let reason = match status {
+        StatusCode::UNAUTHORIZED => "the token is refused: give the right one by CLOISTER_TOKEN or --token".to_owned(),
+        status => message().unwrap_or_else(|| format!("the server at {} answered {status}", target.server())),
     };
-    let reason =
-        format!("the server answered {status}{}{remedy}", message().map_or_else(String::new, |m| format!(": {m}")));
     if status.is_server_error() { Failure::Unreachable(reason) } else { Failure::Refused(reason) }
 }
 

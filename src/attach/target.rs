@@ -76,11 +76,6 @@ impl Target {
         &self.authority
     }
 
-    /// The project, for messages.
-    pub(super) fn project(&self) -> &ProjectId {
-        &self.project
-    }
-
     /// Asks for the terminal's WebSocket.
     pub(super) async fn open(&self, size: Option<Size>) -> anyhow::Result<Opened> {
         let key = generate_key();
