@@ -58,6 +58,15 @@ pub(crate) fn attach(mount: impl AsFd, place: impl AsFd) -> io::Result<()> {
     Ok(move_mount(mount, "", place, "", flags)?)
 }
 
+/// Makes an attached mount the root, and forgets the old root with all that is below it (pivot_root(2), the paragraph on
+/// `pivot_root(".", ".")`).
+pub(crate) fn pivot(root: &OwnedFd) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::pivot_root(".", ".")?;
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
+    Ok(rustix::process::chdir("/")?)
+}
+
 /// An overlay of read-only `lowers` (lowest first) under `upper`, attached nowhere. `stage` is an empty folder of the
 /// present mount namespace that older kernels need to attach the lower layers at for a moment.
 ///

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use caps::Capability;
 use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
-use nix::mount::{MntFlags, MsFlags};
+use nix::mount::MsFlags;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -86,7 +86,7 @@ fn one(step: &Step, materials: &Materials<'_>, kept: &mut Kept) -> io::Result<()
             mount::attach(copy, place)
         }),
         Step::Mask(path) => on_existing(root, path, |place| mask(root, place, &mut kept.blank)),
-        Step::Pivot => pivot(root),
+        Step::Pivot => mount::pivot(root),
         Step::ResourceLimits(limits) => {
             let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;
             // Without CAP_SYS_RESOURCE on the host, its own limit is the most there is.
@@ -209,14 +209,6 @@ fn mask(root: &OwnedFd, place: &OwnedFd, blank: &mut Option<OwnedFd>) -> io::Res
             Ok(())
         }
     }
-}
-
-/// The new root over the old one, and the old one away (pivot_root(2), "pivot_root(".", ".")").
-fn pivot(root: &OwnedFd) -> io::Result<()> {
-    rustix::process::fchdir(root)?;
-    nix::unistd::pivot_root(".", ".")?;
-    nix::mount::umount2(".", MntFlags::MNT_DETACH)?;
-    Ok(nix::unistd::chdir("/")?)
 }
 
 /// Best effort: a second wall behind the namespaces.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use caps::Capability;
-use nix::mount::{MntFlags, MsFlags};
+use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
 use super::daemon::Unpack;
@@ -47,18 +47,16 @@ pub(super) fn work(unpack: Unpack, request: &str, blob: OwnedFd, reports: OwnedF
 
 /// Leaves the host: the folder of layers becomes the root; gives it opened.
 fn confine(layers: &OwnedFd, blob: &OwnedFd, reports: &OwnedFd, policy: &Policy) -> Result<OwnedFd, Failure> {
+    // Copied in the launcher's namespace, attached in the worker's: a mount is copied only where its descriptor came from.
+    let root = mount::copy_of(layers).step("copy the folder of layers")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
         .step("enter namespaces of the worker's own")?;
     nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .step("make mounts private")?;
-    let path = format!("/proc/self/fd/{}", layers.as_raw_fd());
-    nix::mount::mount(Some(path.as_str()), path.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .step("bind the folder of layers")?;
-    let root = mount::folder(path.as_ref()).step("open the folder of layers")?;
-    rustix::process::fchdir(&root).step("enter the folder of layers")?;
-    nix::unistd::pivot_root(".", ".").step("pivot into the folder of layers")?;
-    nix::mount::umount2(".", MntFlags::MNT_DETACH).step("leave the host's mounts")?;
-    nix::unistd::chdir("/").step("enter the folder of layers")?;
+    mount::folder("/".as_ref())
+        .and_then(|place| mount::attach(&root, place))
+        .and_then(|()| mount::pivot(&root))
+        .step("pivot into the folder of layers")?;
     drop(root);
     sys::close_except(&mut [blob.as_raw_fd(), reports.as_raw_fd()]).step("close the launcher's descriptors")?;
     keep_capabilities(&CAPABILITIES).step("drop capabilities")?;
