@@ -53,11 +53,17 @@ async fn attach(
     let Request { context, headers, query, .. } = request?;
     let id = project_id(&id)?;
     let wish = Wish::parse(&query)?;
-    find_or_create(&context, &id)?;
+    let exists = context.projects.exists(&id)?;
+    if !exists && !context.create_projects {
+        return Err(project::Error::NotFound(id).into());
+    }
     let handshake = Handshake::check(&headers)?;
     let upgrade = upgrade.ok_or_else(|| Refusal::Malformed("HTTP/1.1 is needed to upgrade to a WebSocket".to_owned()))?;
     if context.stop.is_cancelled() {
         return Err(Refusal::Stopping);
+    }
+    if !exists {
+        create(&context, &id)?;
     }
     let opened = context.projects.attach(&id, &wish.session, wish.size.unwrap_or(Size::DEFAULT), &[]).await?;
     let mut attachment = opened.attachment;
@@ -80,13 +86,7 @@ async fn attach(
     Ok(handshake.response())
 }
 
-fn find_or_create(context: &Context, id: &ProjectId) -> Result<()> {
-    if context.projects.exists(id)? {
-        return Ok(());
-    }
-    if !context.create_projects {
-        return Err(project::Error::NotFound(id.clone()).into());
-    }
+fn create(context: &Context, id: &ProjectId) -> Result<()> {
     match context.projects.create(id, None) {
         // Another client was first.
         Err(project::Error::Exists(_)) => Ok(()),

@@ -97,9 +97,12 @@ impl Link {
 
     async fn reply(&mut self) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error> {
         let mut ancillary = [0; ANCILLARY_BYTES];
-        let (info, messages) = match self.socket.recv_with_ancillary(&mut self.buffer, &mut ancillary).await {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            received => received?,
+        let (info, messages) = loop {
+            match self.socket.recv_with_ancillary(&mut self.buffer, &mut ancillary).await {
+                // Said once, before what is still to be read: the cell closed without having read all it was sent.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                received => break received?,
+            }
         };
         let descriptors = messages.into_messages().flat_map(|message| match message {
             OwnedAncillaryMessage::FileDescriptors(descriptors) => descriptors.collect::<Vec<_>>(),

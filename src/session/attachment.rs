@@ -191,8 +191,11 @@ impl Attachment {
             let mut guard = ready!(self.data.as_async_fd().poll_read_ready(cx))?;
             // The cell may hold a copy of this descriptor and change its flags: DONTWAIT doesn't depend on them.
             let flags = RecvFlags::DONTWAIT;
-            if let Ok(received) = guard.try_io(|data| Ok(recv(data.get_ref(), packet.as_mut_slice(), flags)?.0)) {
-                break received?;
+            match guard.try_io(|data| Ok(recv(data.get_ref(), packet.as_mut_slice(), flags)?.0)) {
+                // Said once, before what is still to be read: the cell closed without having read all it was sent.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Ok(received) => break received?,
+                Err(_would_block) => {}
             }
         };
         if length == 0 {

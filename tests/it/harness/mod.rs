@@ -1,0 +1,22 @@
+//! What tests stand on: a server of their own on a free port, clients for it, and an image that all share.
+//!
+//! Every wait is for an event and has a deadline. Whatever a test starts ends with it, by process id.
+
+mod http;
+mod image;
+mod server;
+mod terminal;
+
+use std::time::Duration;
+
+pub(crate) use server::{Server, Settings};
+pub(crate) use terminal::Message;
+
+/// Longest wait for anything: far beyond what it takes on a loaded machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs a test on a runtime of its own, like the attribute that needs one more crate's feature.
+pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    runtime.block_on(test)
+}
