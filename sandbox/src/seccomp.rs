@@ -304,9 +304,10 @@ fn refusals() -> Result<Vec<Rules>, seccompiler::Error> {
     let other_domain = PERSONALITIES.map(|domain| when(0, Ne, domain)).into_iter().collect::<Result<_, _>>()?;
     rules.push((libc::SYS_personality, vec![all(other_domain)?]));
 
+    // Device 0:0 is none: it is how overlayfs marks what a layer hides, which the unpack worker makes.
     let device = |argument| -> Result<Vec<SeccompRule>, seccompiler::Error> {
-        let kinds = [libc::S_IFCHR, libc::S_IFBLK].map(u64::from);
-        kinds.map(|kind| all(vec![when(argument, MaskedEq(u64::from(libc::S_IFMT)), kind)?])).into_iter().collect()
+        let kind = |kind: u32| when(argument, MaskedEq(u64::from(libc::S_IFMT)), u64::from(kind));
+        Ok(vec![all(vec![kind(libc::S_IFCHR)?, when(argument + 1, Ne, 0)?])?, all(vec![kind(libc::S_IFBLK)?])?])
     };
     rules.push((libc::SYS_mknodat, device(2)?));
     #[cfg(target_arch = "x86_64")]
