@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build web image up down logs bash test check bench
+.PHONY: help packages deps build web image up down logs bash test check bench
 
 image := target/image/default/index.json
 page := web/dist/index.html
@@ -30,7 +30,7 @@ build: deps $(page) ## Build the command with its page (release)
 	@echo "==> building the server (a few minutes the first time)"
 	@cargo build --release --quiet
 
-web: deps $(page) ## Build the page
+web: packages $(page) ## Build the page
 
 image: build $(image) ## Build the default runner image and import it
 	@. scripts/server.sh && $(cloister) image import target/image/default --name default
@@ -48,14 +48,16 @@ bench: image ## Measure against bubblewrap, crun, podman and no sandbox
 	@scripts/install-deps bench
 	@scripts/bench
 
-deps:
+packages:
 	@scripts/install-deps up
+
+deps: packages
 	@scripts/check-rust
 	@scripts/install-user
 
 $(page): $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -path web/test -prune -o -type f -print)
 	@echo "==> building the page"
-	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
+	@cd web && npm ci --loglevel=error --no-audit --no-fund && npm run --silent build
 	@touch $@
 
 $(image): scripts/build-image $(shell find runner/images/default -type f)
