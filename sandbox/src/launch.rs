@@ -44,6 +44,8 @@ pub(crate) struct Workshop {
     pub(crate) cgroups: Cgroups,
     pub(crate) policy: Policy,
     pub(crate) maps: Cache,
+    /// Whether something was thrown away since a sweeper last began.
+    pub(crate) trashed: bool,
 }
 
 /// How a request for a cell ended.
@@ -64,9 +66,7 @@ impl Workshop {
     /// Starts a cell. If any step fails, nothing of it is left.
     pub(crate) fn launch(&mut self, spec: &CellSpec) -> Result<Launched, Failure> {
         check(spec)?;
-        let Some(storage) = Storage::lock(&self.folders.cells, &spec.project).step("lock the cell's storage")? else {
-            return Ok(Launched::Running);
-        };
+        let Some(storage) = self.claim(&spec.project)? else { return Ok(Launched::Running) };
         match self.launch_locked(spec, &storage) {
             Ok(()) => Ok(Launched::Started),
             Err(failure) => {
@@ -84,7 +84,22 @@ impl Workshop {
         let storage = Storage::lock_within(&self.folders.cells, project, LOCK_WAIT).step("lock the cell's storage")?;
         let storage = storage.ok_or_else(|| Failure::new("end the cell", "its processes don't go away"))?;
         unlink(&self.folders.sockets, &socket_name(project)).step("remove the cell's socket")?;
-        storage.remove(&self.folders.cells, project).step("remove the cell's upper layer")
+        storage.discard(&self.folders.cells, project, &self.folders.trash).step("throw away the cell's upper layer")?;
+        self.trashed = true;
+        Ok(())
+    }
+
+    /// Locks fresh storage for a project's cell; `None` if it has a running one.
+    fn claim(&mut self, project: &ProjectId) -> Result<Option<Storage>, Failure> {
+        let lock = |cells: &OwnedFd| Storage::lock(cells, project).step("lock the cell's storage");
+        let Some(storage) = lock(&self.folders.cells)? else { return Ok(None) };
+        if !storage.is_used().step("look into the cell's storage")? {
+            return Ok(Some(storage));
+        }
+        // A cell that died while no server was there to remove it.
+        drop(storage);
+        self.remove(project)?;
+        lock(&self.folders.cells)
     }
 
     fn launch_locked(&mut self, spec: &CellSpec, storage: &Storage) -> Result<(), Failure> {

@@ -1,45 +1,91 @@
 //! Which system calls a cell may make: an allow-list, with the reason for each group.
 //!
-//! Two filters, because there are two answers. The first knows numbers only: a call that isn't listed doesn't exist
-//! (ENOSYS), which is what libraries that probe for new calls expect. The second refuses with EPERM: calls that exist but
-//! are not for cells, and listed calls with arguments that reach parts of the kernel no tool in a cell needs.
+//! Two answers, because there are two kinds of no. A call that isn't listed doesn't exist (ENOSYS), which is what libraries
+//! that probe for new calls expect; one that exists but is not for cells is not permitted (EPERM). A second filter refuses
+//! listed calls with arguments that reach parts of the kernel no tool in a cell needs.
 //! Nearly every kernel escape of the last years went through a nested user namespace, an exotic socket family, io_uring,
 //! or one setsockopt; none of these passes here. Another ABI (i386) kills; x32 numbers are not listed.
+
+use std::collections::BTreeMap;
 
 use libc::c_long;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
 };
 
 /// The compiled filters, in the order of their loading.
 #[derive(Debug)]
 pub(crate) struct Policy {
-    listed: BpfProgram,
-    refused: BpfProgram,
+    numbers: BpfProgram,
+    arguments: BpfProgram,
 }
 
 impl Policy {
     /// Compiles the policy; done once, since it takes longer than all the rest of a cell's start.
     pub(crate) fn compile() -> Result<Self, seccompiler::Error> {
         let target = std::env::consts::ARCH.try_into()?;
-        let compile = |rules, otherwise, matched| -> Result<BpfProgram, seccompiler::Error> {
-            Ok(SeccompFilter::new(rules, otherwise, matched, target)?.try_into()?)
-        };
-        let refused: std::collections::BTreeMap<_, _> = refusals()?.into_iter().collect();
-        let listed = ALLOWED.iter().chain(ALLOWED_LEGACY).flat_map(|group| group.calls).copied();
-        let listed = listed.chain(refused.keys().copied()).map(|call| (call, Vec::new())).collect();
-        Ok(Self {
-            listed: compile(listed, SeccompAction::Errno(libc::ENOSYS as u32), SeccompAction::Allow)?,
-            refused: compile(refused, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))?,
-        })
+        let refusal = SeccompAction::Errno(libc::EPERM as u32);
+        let arguments = SeccompFilter::new(narrowed()?, SeccompAction::Allow, refusal, target)?;
+        Ok(Self { numbers: by_number(), arguments: arguments.try_into()? })
     }
 
     /// Binds this process and all its children for good. Needs `no_new_privs`.
     pub(crate) fn apply(&self) -> Result<(), seccompiler::Error> {
-        seccompiler::apply_filter(&self.listed)?;
-        seccompiler::apply_filter(&self.refused)
+        seccompiler::apply_filter(&self.numbers)?;
+        seccompiler::apply_filter(&self.arguments)
     }
 }
+
+/// What a call gets that isn't in any list.
+const NOT_THERE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+
+/// The answer to each call by its number alone, as ranges of equal answers. A tenth of what one comparison a call takes:
+/// the kernel runs the filter once for every number when it is loaded, and a cell's start waits for that.
+fn by_number() -> BpfProgram {
+    // Offsets in `struct seccomp_data`.
+    const NUMBER_AT: u32 = 0;
+    const ARCHITECTURE_AT: u32 = 4;
+    let load =
+        |offset| sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset };
+    let jump =
+        |test: u32, value, jt, jf| sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k: value };
+    let give = |answer| sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: answer };
+
+    let allowed = ALLOWED.iter().chain(ALLOWED_LEGACY).flat_map(|group| group.calls);
+    let allowed = allowed.map(|call| (*call, libc::SECCOMP_RET_ALLOW));
+    let refused = REFUSED.iter().map(|call| (*call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    let answers: BTreeMap<c_long, u32> = allowed.chain(refused).collect();
+
+    let mut program = vec![
+        load(ARCHITECTURE_AT),
+        jump(libc::BPF_JEQ, AUDIT_ARCHITECTURE, 1, 0),
+        give(libc::SECCOMP_RET_KILL_PROCESS),
+        load(NUMBER_AT),
+    ];
+    // From the lowest number up: whatever is below the next change of answer gets the present one.
+    let mut present = NOT_THERE;
+    let mut next = 0;
+    for (call, answer) in answers {
+        if call > next && present != NOT_THERE {
+            program.extend([jump(libc::BPF_JGE, next as u32, 1, 0), give(present)]);
+            present = NOT_THERE;
+        }
+        if answer != present {
+            program.extend([jump(libc::BPF_JGE, call as u32, 1, 0), give(present)]);
+            present = answer;
+        }
+        next = call + 1;
+    }
+    program.extend([jump(libc::BPF_JGE, next as u32, 1, 0), give(present), give(NOT_THERE)]);
+    program
+}
+
+/// The only ABI that is served (linux/audit.h).
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const AUDIT_ARCHITECTURE: u32 = 0xc000_00b7;
 
 /// Calls that are allowed together, and why.
 struct Group {
@@ -248,10 +294,8 @@ const REFUSED_IOCTLS: [u64; 4] = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCCONS
 /// Execution domains that change nothing another process could notice: Linux, 32-bit uname, no randomisation, a query.
 const PERSONALITIES: [u64; 6] = [0, 0x0008, 0x0002_0000, 0x0002_0008, 0x0004_0000, 0xffff_ffff];
 
-type Rules = (c_long, Vec<SeccompRule>);
-
-/// [`REFUSED`], and the arguments that are refused of calls that are allowed otherwise.
-fn refusals() -> Result<Vec<Rules>, seccompiler::Error> {
+/// The arguments that are refused of calls that are allowed otherwise.
+fn narrowed() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::Error> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     // 32 bits of an argument, as the kernel reads an int: high bits can't smuggle a value past the filter.
     let when = |argument, operator, value| {
@@ -260,10 +304,9 @@ fn refusals() -> Result<Vec<Rules>, seccompiler::Error> {
     let all = |conditions: Vec<SeccompCondition>| SeccompRule::new(conditions).map_err(seccompiler::Error::from);
     let int = |number: i32| u64::from(number.cast_unsigned());
 
-    let mut rules: Vec<Rules> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-
+    let mut rules = BTreeMap::new();
     let namespaces = NAMESPACE_FLAGS.map(int).map(|flag| all(vec![when(0, MaskedEq(flag), flag)?]));
-    rules.push((libc::SYS_clone, namespaces.into_iter().collect::<Result<_, _>>()?));
+    rules.insert(libc::SYS_clone, namespaces.into_iter().collect::<Result<_, _>>()?);
 
     // Families: local, IP, and netlink to ask for addresses and routes. Not AF_ALG, AF_PACKET, AF_VSOCK, AF_RXRPC...
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(int);
@@ -288,30 +331,30 @@ fn refusals() -> Result<Vec<Rules>, seccompiler::Error> {
         }
         sockets.push(all(other)?);
     }
-    rules.push((libc::SYS_socket, sockets));
-    rules.push((libc::SYS_socketpair, vec![all(vec![when(0, Ne, int(libc::AF_UNIX))?])?]));
+    rules.insert(libc::SYS_socket, sockets);
+    rules.insert(libc::SYS_socketpair, vec![all(vec![when(0, Ne, int(libc::AF_UNIX))?])?]);
 
     // Kernel TLS, ESP in TCP and other "upper layer protocols"; ESP in UDP.
     const TCP_ULP: u64 = 31;
     const UDP_ENCAP: u64 = 100;
     let option = |level, name| all(vec![when(1, Eq, int(level))?, when(2, Eq, name)?]);
     rules
-        .push((libc::SYS_setsockopt, vec![option(libc::IPPROTO_TCP, TCP_ULP)?, option(libc::IPPROTO_UDP, UDP_ENCAP)?]));
+        .insert(libc::SYS_setsockopt, vec![option(libc::IPPROTO_TCP, TCP_ULP)?, option(libc::IPPROTO_UDP, UDP_ENCAP)?]);
 
     let ioctls = REFUSED_IOCTLS.map(|request| all(vec![when(1, Eq, request)?]));
-    rules.push((libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?));
+    rules.insert(libc::SYS_ioctl, ioctls.into_iter().collect::<Result<_, _>>()?);
 
     let other_domain = PERSONALITIES.map(|domain| when(0, Ne, domain)).into_iter().collect::<Result<_, _>>()?;
-    rules.push((libc::SYS_personality, vec![all(other_domain)?]));
+    rules.insert(libc::SYS_personality, vec![all(other_domain)?]);
 
     // Device 0:0 is none: it is how overlayfs marks what a layer hides, which the unpack worker makes.
     let device = |argument| -> Result<Vec<SeccompRule>, seccompiler::Error> {
         let kind = |kind: u32| when(argument, MaskedEq(u64::from(libc::S_IFMT)), u64::from(kind));
         Ok(vec![all(vec![kind(libc::S_IFCHR)?, when(argument + 1, Ne, 0)?])?, all(vec![kind(libc::S_IFBLK)?])?])
     };
-    rules.push((libc::SYS_mknodat, device(2)?));
+    rules.insert(libc::SYS_mknodat, device(2)?);
     #[cfg(target_arch = "x86_64")]
-    rules.push((libc::SYS_mknod, device(1)?));
+    rules.insert(libc::SYS_mknod, device(1)?);
     Ok(rules)
 }
 
@@ -328,8 +371,50 @@ mod tests {
             assert!(!allowed[..index].contains(call), "call {call} is listed twice");
             assert!(!REFUSED.contains(call), "call {call} is allowed and refused");
         }
-        for narrowed in refusals().unwrap().iter().filter(|(_, rules)| !rules.is_empty()) {
-            assert!(allowed.contains(&narrowed.0), "call {} is narrowed but not allowed", narrowed.0);
+        for (call, _) in narrowed().unwrap() {
+            assert!(allowed.contains(&call), "call {call} is narrowed but not allowed");
         }
+    }
+
+    /// Runs a filter as the kernel does, for the few instructions that `by_number` uses.
+    fn answer(program: &[sock_filter], architecture: u32, number: u32) -> u32 {
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let step = &program[at];
+            at += 1;
+            match u32::from(step.code) {
+                code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
+                    loaded = if step.k == 0 { number } else { architecture }
+                }
+                code if code == libc::BPF_RET | libc::BPF_K => return step.k,
+                code => {
+                    let holds = match code & !libc::BPF_JMP {
+                        libc::BPF_JEQ => loaded == step.k,
+                        libc::BPF_JGE => loaded >= step.k,
+                        other => panic!("instruction {other:#x}"),
+                    };
+                    at += usize::from(if holds { step.jt } else { step.jf });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_gets_its_answer() {
+        let program = by_number();
+        let allowed: Vec<c_long> =
+            ALLOWED.iter().chain(ALLOWED_LEGACY).flat_map(|group| group.calls).copied().collect();
+        for number in 0..2000_u32 {
+            let expected = match c_long::from(number) {
+                call if allowed.contains(&call) => libc::SECCOMP_RET_ALLOW,
+                call if REFUSED.contains(&call) => libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+                _ => NOT_THERE,
+            };
+            assert_eq!(answer(&program, AUDIT_ARCHITECTURE, number), expected, "call {number}");
+        }
+        for number in [0x4000_0000, 0x4000_0001, u32::MAX] {
+            assert_eq!(answer(&program, AUDIT_ARCHITECTURE, number), NOT_THERE, "x32 call {number:#x}");
+        }
+        assert_eq!(answer(&program, 0x4000_0003, 1), libc::SECCOMP_RET_KILL_PROCESS, "i386");
     }
 }

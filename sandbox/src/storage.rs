@@ -1,12 +1,13 @@
 //! A cell's storage on disk: its lock, and the upper layer that lives as long as the cell.
 //!
+//! What is done with goes to the trash by one rename, and a sweeper empties that: nobody waits for a million files.
 //! The lock is a file that the cell's init holds open: who can take it knows that the cell is gone. (A file, because a
 //! descriptor of a folder would be a way out of the cell.) It doesn't know what a cell is beyond that.
 
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, chownat, flock};
 use rustix::io::Errno;
@@ -60,13 +61,21 @@ impl Storage {
 
     /// Fresh folders for the overlay, owned by the cell's root (host id `owner`): upper and work.
     pub(crate) fn layers(&self, owner: u32) -> io::Result<(OwnedFd, OwnedFd)> {
-        self.clear()?;
         let make_owned = |name: &str| {
-            make(&self.folder, name)?;
+            rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o755))?;
             chownat(&self.folder, name, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)), AtFlags::empty())?;
             mount::folder_beneath(&self.folder, name)
         };
         Ok((make_owned("upper")?, make_owned("work")?))
+    }
+
+    /// Whether a cell has been here whose end nobody has seen to.
+    pub(crate) fn is_used(&self) -> io::Result<bool> {
+        match rustix::fs::statat(&self.folder, "upper", AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Notes which layers the cell uses, for whoever wants to remove one.
@@ -77,20 +86,35 @@ impl Storage {
         io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
     }
 
-    /// Removes upper and work with all that a cell has put there.
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        remove_tree(&self.folder, "upper")?;
-        remove_tree(&self.folder, "work")
+    /// Throws everything away; the lock ends with it.
+    pub(crate) fn discard(self, cells: &OwnedFd, project: &ProjectId, trash: &OwnedFd) -> io::Result<()> {
+        throw_away(cells, project.as_str(), trash)
     }
+}
 
-    /// Removes everything, the lock last.
-    pub(crate) fn remove(self, cells: &OwnedFd, project: &ProjectId) -> io::Result<()> {
-        self.clear()?;
-        for name in ["layers", "lock"] {
-            gone(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()))?;
+/// Moves the folder `name` below `parent` into the trash. One that isn't there is gone already.
+pub(crate) fn throw_away(parent: &OwnedFd, name: &str, trash: &OwnedFd) -> io::Result<()> {
+    let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let mut serial = 0;
+    loop {
+        let new_name = format!("{name}-{stamp}-{serial}");
+        match rustix::fs::renameat_with(parent, name, trash, new_name, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => serial += 1,
+            other => return gone(other),
         }
-        gone(rustix::fs::unlinkat(cells, project.as_str(), AtFlags::REMOVEDIR))
     }
+}
+
+/// Empties the trash. Two sweepers at once take it from each other's hands.
+pub(crate) fn empty(trash: &OwnedFd) -> io::Result<()> {
+    for entry in Dir::read_from(trash)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            remove_tree(trash, name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whose running cell uses a layer, if any does.
@@ -122,7 +146,7 @@ pub(crate) fn projects(cells: &OwnedFd) -> io::Result<Vec<ProjectId>> {
 /// Removes the folder `name` below `parent` with everything in it, never following a link and never leaving the file
 /// system. However deep a cell has nested its folders: each folder that isn't empty is moved up to the top and its turn
 /// comes, so that two descriptors and no recursion suffice.
-pub(crate) fn remove_tree(parent: &OwnedFd, name: &str) -> io::Result<()> {
+fn remove_tree(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
     let top = match listing(parent, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
@@ -229,10 +253,10 @@ mod tests {
             }
             at = mount::folder_beneath(&at, "d").unwrap();
         }
-        remove_tree(&parent, "upper").unwrap();
+        remove_tree(&parent, c"upper").unwrap();
         assert!(!upper.exists());
         assert_eq!(std::fs::read_to_string(canary.join("file")).unwrap(), "safe");
-        remove_tree(&parent, "upper").unwrap();
+        remove_tree(&parent, c"upper").unwrap();
     }
 
     #[test]
@@ -245,7 +269,16 @@ mod tests {
         storage.note_layers(std::slice::from_ref(&layer)).unwrap();
         assert!(Storage::lock(&cells, &project).unwrap().is_none());
         assert_eq!(user_of_layer(&cells, &layer).unwrap(), Some(project.clone()));
-        storage.remove(&cells, &project).unwrap();
+        assert!(!storage.is_used().unwrap());
+        storage.layers(0).unwrap();
+        assert!(storage.is_used().unwrap());
+        std::fs::create_dir(base.path().join("trash")).unwrap();
+        let trash = listing(&cells, "trash").unwrap();
+        storage.discard(&cells, &project, &trash).unwrap();
+        assert_eq!(std::fs::read_dir(base.path().join("trash")).unwrap().count(), 1);
+        empty(&trash).unwrap();
+        assert_eq!(std::fs::read_dir(base.path().join("trash")).unwrap().count(), 0);
+        std::fs::remove_dir(base.path().join("trash")).unwrap();
         assert_eq!(projects(&cells).unwrap(), []);
         assert_eq!(user_of_layer(&cells, &layer).unwrap(), None);
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{Pid, WaitOptions, wait};
 
 use super::folders::Folders;
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Request, Settings};
@@ -44,6 +44,8 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         .step("read the settings (start `cloister`, not this program)")?;
     let Some((settings, _)) = first else { return Ok(()) };
     conceal().step("hide from debuggers")?;
+    // A hang-up or ^C at the terminal on which the command was typed is the command's to handle: it needs us to clean up.
+    rustix::process::setsid().step("leave the terminal's session")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let children = block_child_signal().step("watch children")?;
     let mut workshop = match prepare(&settings) {
@@ -51,6 +53,7 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         Err(failure) => return answer(&socket, &failed(failure)),
     };
     answer(&socket, &Answer::Done)?;
+    let mut sweeper = None;
     loop {
         let mut polled =
             [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(children.as_fd(), PollFlags::IN)];
@@ -60,7 +63,7 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         }
         let (asked, child) = (!polled[0].revents().is_empty(), !polled[1].revents().is_empty());
         if child {
-            reap(&children);
+            reap(&children, &mut sweeper);
         }
         if asked {
             let message = packet::receive_json::<Request>(&socket, MESSAGE_BYTES_MAX);
@@ -73,6 +76,10 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
                 Err(error) => failed(Failure::new("read a request", error)),
             };
             answer(&socket, &reply)?;
+        }
+        if workshop.trashed && sweeper.is_none() {
+            workshop.trashed = false;
+            sweeper = Some(start_sweeper(&workshop.folders.trash)?);
         }
     }
 }
@@ -91,6 +98,8 @@ fn prepare(settings: &Settings) -> Result<Workshop, Failure> {
         cgroups: Cgroups::prepare(&settings.cgroup)?,
         policy: Policy::compile().step("compile the system call filters")?,
         maps: Cache::new(settings.uid, settings.gid),
+        // The last launcher may not have come to the end of it.
+        trashed: true,
         folders,
     };
     for project in workshop.folders.leftovers().step("look for leftovers of dead cells")? {
@@ -135,12 +144,13 @@ fn start_worker(
     }
 }
 
-fn remove_layer(workshop: &Workshop, layer: &LayerId) -> Result<Answer, Failure> {
+fn remove_layer(workshop: &mut Workshop, layer: &LayerId) -> Result<Answer, Failure> {
     let folders = &workshop.folders;
     if let Some(project) = storage::user_of_layer(&folders.cells, layer).step("look who uses the layer")? {
         return Ok(Answer::InUse { project });
     }
-    storage::remove_tree(&folders.layers, layer.as_str()).step("remove the layer")?;
+    storage::throw_away(&folders.layers, layer.as_str(), &folders.trash).step("throw away the layer")?;
+    workshop.trashed = true;
     Ok(Answer::Done)
 }
 
@@ -161,7 +171,23 @@ fn block_child_signal() -> nix::Result<SignalFd> {
 }
 
 /// Lets go of every child that ended: a zombie would keep its cgroup.
-fn reap(children: &SignalFd) {
+fn reap(children: &SignalFd, sweeper: &mut Option<Pid>) {
     while matches!(children.read_signal(), Ok(Some(_))) {}
-    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
+    while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
+        if *sweeper == Some(pid) {
+            *sweeper = None;
+        }
+    }
+}
+
+/// Starts a process that empties the trash; what is thrown away meanwhile is the next one's.
+fn start_sweeper(trash: &OwnedFd) -> Result<Pid, Failure> {
+    match sys::fork(0, None).step("start the sweeper")? {
+        Fork::Child => {
+            // What can't be removed stays in the trash until the next start.
+            let swept = std::panic::catch_unwind(|| storage::empty(trash));
+            sys::exit(i32::from(!matches!(swept, Ok(Ok(())))))
+        }
+        Fork::Parent { pid, .. } => Ok(pid),
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, makedev};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -23,6 +23,8 @@ pub(crate) struct Folders {
     pub(crate) layers: OwnedFd,
     /// `<state>/cells`: root's alone.
     pub(crate) cells: OwnedFd,
+    /// `<state>/trash`: root's alone.
+    pub(crate) trash: OwnedFd,
     /// `<state>/ids`: root's.
     pub(crate) ids: OwnedFd,
     /// The projects: the service user's.
@@ -49,6 +51,8 @@ impl Folders {
         root_folder(state, 0o755)?;
         let layers = root_folder(&state.join("layers"), 0o755)?;
         let cells = root_folder(&state.join("cells"), 0o700)?;
+        let trash = root_folder(&state.join("trash"), 0o700)?;
+        let trash = mount::open_beneath(trash, ".", OFlags::RDONLY | OFlags::DIRECTORY).step("open the trash")?;
         let ids = root_folder(&state.join("ids"), 0o755)?;
         root_folder(&settings.run_dir, 0o755)?;
         let sockets = root_folder(&settings.run_dir.join("cells"), 0o755)?;
@@ -62,6 +66,7 @@ impl Folders {
         Ok(Self {
             layers,
             cells,
+            trash,
             ids,
             projects,
             sockets,
