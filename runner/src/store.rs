@@ -351,3 +351,127 @@ fn unknown(name: &str, entries: &[Entry]) -> Error {
     let has = if names.is_empty() { "it is empty".to_owned() } else { format!("it has {}", names.join(", ")) };
     Error::missing(format_args!("the store has no image {:?} ({has}); import or pull one", shortened(name)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::image::{Blob, architecture, manifest_of};
+
+    fn store() -> (TempDir, Store) {
+        let place = tempfile::tempdir().unwrap();
+        let store = Store::open(File::open(place.path()).unwrap().into()).unwrap();
+        (place, store)
+    }
+
+    /// An image with one layer, which nobody needs to have.
+    fn documents(layer: &str) -> (Vec<u8>, Vec<u8>) {
+        let layer = Digest::of(layer.as_bytes());
+        let config = json!({ "architecture": architecture(), "os": "linux", "rootfs": { "diff_ids": [layer] } });
+        let config = config.to_string().into_bytes();
+        let layer = Blob { digest: layer, size: 7 };
+        let manifest = manifest_of(&Blob { digest: Digest::of(&config), size: config.len() as u64 }, &[layer]);
+        (manifest, config)
+    }
+
+    fn add(store: &Store, name: &str, layer: &str) -> Image {
+        let (manifest, config) = documents(layer);
+        store.add(name, &manifest, &config).unwrap()
+    }
+
+    fn files(place: &TempDir, folder: &str) -> usize {
+        fs::read_dir(place.path().join(folder)).unwrap().count()
+    }
+
+    #[test]
+    fn a_name_is_one_image_until_it_is_anothers() {
+        let (place, store) = store();
+        let first = add(&store, "default", "1");
+        add(&store, "docker.io/library/alpine:3", "1");
+        assert_eq!(store.resolve("default").unwrap(), first);
+        let second = add(&store, "default", "2");
+        assert_eq!(store.resolve("default").unwrap(), second);
+        assert_eq!(store.names().unwrap(), ["default", "docker.io/library/alpine:3"]);
+        assert_eq!(files(&place, BLOBS), 4);
+        let again = Store::open(File::open(place.path()).unwrap().into()).unwrap();
+        assert_eq!(again.resolve("default").unwrap(), second);
+    }
+
+    #[test]
+    fn what_no_image_needs_is_pruned() {
+        let (place, store) = store();
+        let (one, two) = (add(&store, "one", "1"), add(&store, "two", "2"));
+        add(&store, "also-one", "1");
+        fs::write(place.path().join(".tmp-1-1"), "").unwrap();
+        fs::write(place.path().join(BLOBS).join(".tmp-1-1"), "").unwrap();
+        fs::write(place.path().join(BLOBS).join("README"), "not ours").unwrap();
+        store.remove("one").unwrap();
+        store.remove("two").unwrap();
+        let hold = store.hold(Using::Removing).unwrap();
+        assert_eq!(store.prune(&hold).unwrap(), 4);
+        assert_eq!(store.resolve("also-one").unwrap(), one);
+        assert!(!place.path().join(BLOBS).join(two.manifest.hex()).exists());
+        assert_eq!(files(&place, BLOBS), 3);
+    }
+
+    #[test]
+    fn unknown_names_are_answered_with_the_known() {
+        let (_place, store) = store();
+        let says = |result: Result<()>| result.unwrap_err().to_string();
+        assert!(says(store.remove("x")).contains("no image \"x\" (it is empty)"));
+        add(&store, "default", "1");
+        assert!(says(store.remove("defualt")).contains("(it has default)"));
+        assert!(says(store.resolve("defualt").map(drop)).contains("(it has default)"));
+        for name in ["", "-x", "a b", "a\n", "ü", "../x", &"x".repeat(256)] {
+            let (manifest, config) = documents("1");
+            assert!(store.add(name, &manifest, &config).unwrap_err().to_string().contains("image name"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_store_says_so_and_removes_nothing() {
+        let (place, store) = store();
+        let image = add(&store, "default", "1");
+        let config = place.path().join(BLOBS).join(image.config.hex());
+        let content = fs::read(&config).unwrap();
+        fs::write(&config, "{}").unwrap();
+        assert!(store.resolve("default").unwrap_err().to_string().contains("is damaged; import or pull it again"));
+        fs::remove_file(&config).unwrap();
+        assert!(store.resolve("default").unwrap_err().to_string().contains("the store lacks sha256:"));
+        assert!(store.prune(&store.hold(Using::Removing).unwrap()).is_err());
+        fs::write(&config, content).unwrap();
+        store.resolve("default").unwrap();
+        for index in ["", "[]", "{}", r#"{"manifests": 1}"#] {
+            fs::write(place.path().join(INDEX), index).unwrap();
+            assert!(store.names().unwrap_err().to_string().contains("index.json"), "{index}");
+            assert!(store.remove("default").is_err());
+        }
+    }
+
+    #[test]
+    fn changes_of_several_at_once_all_count() {
+        let (place, store) = store();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let store = &store;
+                scope.spawn(move || {
+                    let _hold = store.hold(Using::Adding).unwrap();
+                    add(store, &format!("image-{number}"), &number.to_string());
+                });
+            }
+        });
+        assert_eq!(store.names().unwrap().len(), 8);
+        assert_eq!(files(&place, "."), 3, "nothing unfinished is left");
+    }
+
+    #[test]
+    fn scratch_files_have_no_name() {
+        let (place, store) = store();
+        let mut scratch = store.scratch().unwrap();
+        scratch.write_all(b"on its way").unwrap();
+        assert_eq!(files(&place, "."), 3);
+    }
+}

@@ -633,3 +633,43 @@ fn leftovers_of_killed_unpackers_go_and_those_of_living_ones_stay() {
     assert!(!name.exists());
     assert_eq!(fs::read_to_string(place.folder.path().join("secret")).unwrap(), "untouched");
 }
+
+/// Set for the copy of this test that is to be killed: the folder of layers.
+const VICTIM: &str = "RUNNER_TEST_VICTIM";
+
+#[test]
+fn a_killed_unpacker_leaves_nothing_that_is_trusted() {
+    let tar = Tar::new().file("a", &"x".repeat(2 << 20)).file("b", &"y".repeat(2 << 20)).bytes();
+    if let Some(layers) = std::env::var_os(VICTIM) {
+        let mut blob = tempfile::tempfile().unwrap();
+        blob.write_all(&tar).unwrap();
+        let mut halfway = |bytes: u64| {
+            if bytes > 3 << 20 {
+                println!("halfway");
+                loop {
+                    std::thread::park();
+                }
+            }
+        };
+        let layers = File::open(layers).unwrap();
+        unpack(&request(&tar, &tar), blob, layers.as_fd(), &Limits::default(), &mut halfway).unwrap();
+        unreachable!("killed before");
+    }
+    let place = Place::new();
+    let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "layer::tests::a_killed_unpacker_leaves_nothing_that_is_trusted"])
+        .env(VICTIM, place.layers())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(victim.stdout.take().unwrap());
+    let halfway = std::io::BufRead::lines(output).any(|line| line.unwrap().ends_with("halfway"));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    assert!(halfway, "it came so far");
+    let left: Vec<_> = fs::read_dir(place.layers()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [".tmp-0"]);
+    let layer = place.unpack(&tar).unwrap();
+    assert_eq!(text(layer.join("b")).len(), 2 << 20);
+    assert_eq!(fs::read_dir(place.layers()).unwrap().count(), 1, "the leftover is gone");
+}

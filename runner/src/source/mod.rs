@@ -8,6 +8,9 @@ mod docker;
 mod files;
 mod layout;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
