@@ -1,6 +1,9 @@
 //! Everything end to end: the real binary, real cells, real sockets. Needs root and the default runner image
 //! (`scripts/build-image`); without them a test says that it is skipped, in CI (`CI` set) it fails.
 
+mod attach;
+mod command;
 mod harness;
 mod http;
+mod pty;
 mod terminal;
