@@ -3,6 +3,7 @@
 # rustup's folder is not in root's path under sudo.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
+SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help packages deps build web image up down logs bash test check bench
@@ -24,11 +25,11 @@ logs: ## Follow the server's log
 	@tail -n 50 -F target/up/serve.log
 
 bash: deps image ## Open a shell in a cell of the project demo
-	@. scripts/server.sh && CLOISTER_CREATE_PROJECTS=true $(cloister) run demo
+	@. scripts/server.sh && { [ -d "$$CLOISTER_PROJECTS/demo" ] || $(cloister) project create demo; } && $(cloister) run demo
 
 build: deps $(page) ## Build the command with its page (release)
 	@echo "==> building the server (a few minutes the first time)"
-	@cargo build --release --quiet
+	@cargo build --release
 
 web: packages $(page) ## Build the page
 
