@@ -158,7 +158,7 @@ pub(crate) const KEYS: &[Key] = &[
         name: "limits.open_files_max",
         doc: "Open files of one process in a cell",
         get: |config| config.limits.open_files_max.to_string(),
-        set: |config, value| value.number(64, 1_048_576).map(|files| config.limits.open_files_max = files),
+        set: |config, value| value.number(256, 1_048_576).map(|files| config.limits.open_files_max = files),
     },
 ];
 

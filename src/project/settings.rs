@@ -94,7 +94,7 @@ fn check(settings: &Settings) -> Result<(), String> {
         ("memory_bytes_max", memory_bytes_max, 16 << 20),
         ("cpu_millis_max", cpu_millis_max.into(), 10),
         ("pids_max", pids_max.into(), 8),
-        ("open_files_max", open_files_max.into(), 64),
+        ("open_files_max", open_files_max.into(), 256),
     ] {
         if value < least {
             return Err(format!("limits.{name} must be at least {least}, is {value}"));

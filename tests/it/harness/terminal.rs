@@ -2,7 +2,7 @@
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, error::Error};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -81,12 +81,13 @@ impl Terminal {
 
     /// Waits until `wanted` came out, and gives all output up to its end that nobody expected before.
     pub(crate) async fn expect(&mut self, wanted: &str) -> String {
+        let by = Instant::now() + DEADLINE;
         loop {
             if let Some(at) = self.text.find(wanted) {
                 let rest = self.text.split_off(at + wanted.len());
                 return std::mem::replace(&mut self.text, rest);
             }
-            match timeout(DEADLINE, self.message()).await {
+            match timeout_at(by, self.message()).await {
                 Ok(Some(Message::Text(text))) => self.text.push_str(&text),
                 Ok(Some(Message::Binary(bytes))) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
                 Ok(Some(Message::Close(frame))) => panic!("closed by {frame:?} before {wanted:?}; there was {:?}", self.text),
