@@ -2,6 +2,7 @@
 //! (`scripts/build-image`); without them a test says that it is skipped, in CI (`CI` set) it fails.
 
 mod attach;
+mod browser;
 mod command;
 mod harness;
 mod http;

@@ -15,6 +15,9 @@ if (!base || !project || !token) throw new Error("usage: CLOISTER_TOKEN=… node
 // For each wait. Nothing here takes a second by itself; a laden machine may take many.
 const DEADLINE_MS = 30_000;
 
+// For all of it: nobody waits for a browser that hangs.
+const END_MS = 300_000;
+
 // What a flood must have brought before it counts as one: more than the page holds unparsed.
 const FLOOD_BYTES = 24 * 1024 * 1024;
 
@@ -32,6 +35,11 @@ const browser = await chromium.launch({
     "--disable-sync",
   ],
 });
+
+setTimeout(() => {
+  console.error(`FAILED: not done after ${END_MS / 1000} s`);
+  process.exit(1);
+}, END_MS).unref();
 
 const complaints = [];
 let watched;
