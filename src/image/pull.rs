@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use futures_util::TryStreamExt;
 use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
+use oci_client::errors::{OciDistributionError, OciError, OciErrorCode};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
 use runner::Digest;
@@ -155,8 +155,7 @@ impl Registry {
         self.client
             .auth(&self.reference, &self.credentials, RegistryOperation::Pull)
             .await
-            .map_err(|error| explained(&error))
-            .context("log in to the registry")?;
+            .map_err(|error| explained(&error))?;
         for _ in 0..=INDEX_DEPTH_MAX {
             let manifest = self.document().await?;
             match Document::parse(&manifest)? {
@@ -176,7 +175,7 @@ impl Registry {
 
     async fn document(&self) -> anyhow::Result<Vec<u8>> {
         let pulled = self.client.pull_manifest_raw(&self.reference, &self.credentials, &DOCUMENT_TYPES).await;
-        let (bytes, _) = pulled.map_err(|error| explained(&error)).context("image manifest")?;
+        let (bytes, _) = pulled.map_err(|error| explained(&error))?;
         ensure!(bytes.len() as u64 <= DOCUMENT_BYTES_MAX, "image manifest: more than {DOCUMENT_BYTES_MAX} bytes");
         if let Some(digest) = self.reference.digest() {
             let found = Digest::of(&bytes);
@@ -285,15 +284,17 @@ impl From<Interrupted> for anyhow::Error {
 /// A registry's answer as one line with a remedy.
 fn explained(error: &OciDistributionError) -> anyhow::Error {
     const LINE_BYTES_MAX: usize = 300;
-    let remedy = match error {
+    const NOT_FOUND: &str = "the registry has no such image: check the reference";
+    let what = match error {
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-            "not allowed; log in with --username and the password on standard input, or check the reference"
+            "the registry refuses: check the reference, or give --username and the password on standard input"
         }
-        OciDistributionError::ImageManifestNotFoundError(_) => "not found; check the reference",
+        OciDistributionError::ImageManifestNotFoundError(_) => NOT_FOUND,
+        OciDistributionError::RegistryError { envelope, .. } if envelope.errors.iter().any(is_unknown) => NOT_FOUND,
         OciDistributionError::RequestError(error) if error.is_connect() => {
-            "can't be reached; check its address, and whether it wants --plain-http"
+            "the registry can't be reached: check its address, and whether it wants --plain-http"
         }
-        _ => "failed",
+        _ => "the registry fails: try again later",
     };
     let mut line = String::new();
     let mut cause: Option<&dyn std::error::Error> = Some(error);
@@ -307,5 +308,9 @@ fn explained(error: &OciDistributionError) -> anyhow::Error {
         cause = error.source();
     }
     let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LINE_BYTES_MAX).collect();
-    anyhow::anyhow!("the registry: {remedy} ({line})")
+    anyhow::anyhow!("{what} ({line})")
+}
+
+fn is_unknown(error: &OciError) -> bool {
+    matches!(error.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::BlobUnknown)
 }
