@@ -6,5 +6,6 @@ mod browser;
 mod command;
 mod harness;
 mod http;
+mod images;
 mod pty;
 mod terminal;

@@ -9,7 +9,7 @@ mod terminal;
 
 use std::time::Duration;
 
-pub(crate) use server::{Server, Settings};
+pub(crate) use server::{Server, Settings, remove_cgroup};
 pub(crate) use terminal::Message;
 
 /// Longest wait for anything: far beyond what it takes on a loaded machine.
