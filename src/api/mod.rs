@@ -71,7 +71,7 @@ pub(crate) fn request(
 ) -> impl Filter<Extract = (reject::Result<Request>,), Error = warp::Rejection> + Clone + use<> {
     let context = context.clone();
     warp::header::headers_cloned().and(warp::query::<Query>()).map(move |headers: HeaderMap, mut query: Query| {
-        let token = query.iter().position(|(key, _)| key == "token").map(|at| query.remove(at).1);
+        let token = query.extract_if(.., |(key, _)| key == "token").map(|(_, token)| token).last();
         let admitted = context.auth.admit(&headers, token.as_deref())?;
         Ok(Request { context: context.clone(), headers, query, _admitted: admitted })
     })

@@ -220,7 +220,11 @@ impl Projects {
                     self.look_after(&id, &cell);
                     *held = Some(cell);
                 }
-                Err(cell::Error::Gone) => self.bury(&id).await,
+                Err(cell::Error::Gone) => {
+                    if let Err(error) = self.0.launch.remove_cell(&id).await {
+                        tracing::warn!(project = %id, %error, "what is left of a cell can't be removed");
+                    }
+                }
                 Err(error) => tracing::warn!(project = %id, %error, "a running cell can't be used"),
             }
         }
@@ -278,14 +282,15 @@ impl Projects {
     fn look_after(&self, id: &ProjectId, cell: &Cell) {
         let (this, id, cell) = (self.clone(), id.clone(), cell.clone());
         tokio::spawn(async move {
-            if let Err(error) = cell.gone().await {
-                tracing::warn!(project = %id, %error, "ending a cell by force");
-            }
+            let silent = cell.gone().await.is_err();
             let mut held = this.place(&id).lock_owned().await;
             if held.as_ref().is_some_and(|held| held.is(&cell)) {
                 *held = None;
-                this.bury(&id).await;
-                tracing::info!(project = %id, "cell is gone");
+                let removed = if silent { this.0.launch.remove_cell(&id).await } else { this.sweep(&id).await };
+                match removed {
+                    Ok(()) => tracing::info!(project = %id, by_force = silent, "cell is gone"),
+                    Err(error) => tracing::warn!(project = %id, %error, "what is left of a cell can't be removed"),
+                }
             }
         });
     }
@@ -295,18 +300,23 @@ impl Projects {
             Some(cell) => Some(cell),
             None => self.connect(id).await.ok(),
         };
-        if let Some(cell) = cell
-            && let Err(error) = cell.stop().await
-        {
-            tracing::warn!(project = %id, %error, "ending a cell by force");
+        match cell {
+            Some(cell) => match cell.stop().await {
+                Ok(()) => self.sweep(id).await,
+                Err(error) => {
+                    tracing::warn!(project = %id, %error, "ending a cell by force");
+                    self.0.launch.remove_cell(id).await
+                }
+            },
+            None => self.0.launch.remove_cell(id).await,
         }
-        self.0.launch.remove_cell(id).await
     }
 
-    /// Removes what is left of a cell when there is nobody to tell that it didn't work.
-    async fn bury(&self, id: &ProjectId) {
-        if let Err(error) = self.0.launch.remove_cell(id).await {
-            tracing::warn!(project = %id, %error, "what is left of a cell can't be removed");
+    /// Removes what is left of a cell that ended, unless another process has started the next one meanwhile.
+    async fn sweep(&self, id: &ProjectId) -> Result<(), Error> {
+        match self.connect(id).await {
+            Ok(_) => Ok(()),
+            Err(_) => self.0.launch.remove_cell(id).await,
         }
     }
 
