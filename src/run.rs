@@ -26,9 +26,6 @@ const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// Longest wait for a program that is hung up: the cell kills it before.
 const HANG_UP_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Longest wait for the last output when a signal has asked to end.
-const LAST_OUTPUT_WAIT_MAX: Duration = Duration::from_secs(1);
-
 /// How a relay ended.
 enum End {
     /// The session's program did.
@@ -37,6 +34,16 @@ enum End {
     Signalled(u8),
     /// The cell ended or standard output is gone.
     Failed(anyhow::Error),
+}
+
+impl End {
+    /// Standard output takes no more.
+    fn output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Signalled(PIPE_SIGNAL),
+            _ => Self::Failed(anyhow!(error).context("write to standard output")),
+        }
+    }
 }
 
 /// Runs a command, or the image's shell, and ends with its status.
@@ -49,40 +56,51 @@ pub(crate) fn run(config: Config, options: &RunOptions) -> anyhow::Result<ExitCo
 
 async fn run_in_cell(host: Host, project: &ProjectId, command: &[String]) -> anyhow::Result<ExitCode> {
     let projects = Projects::new(host)?;
-    // One for each process, so that two of them don't share a terminal.
-    let session = SessionName::parse(&format!("run-{}", std::process::id())).expect("a number is short");
     // From here on a signal is heard, not obeyed at once: nothing that was started is left behind.
     let mut events = Events::listen().context("listen for signals")?;
-    let opened = projects.attach(project, &session, tty::size().unwrap_or(Size::DEFAULT), command).await?;
-    let cell = projects.open(project).await?;
-    ensure!(opened.started, "session {session} runs already: try again");
-    let mut attachment = opened.attachment;
-    let mut output = Output::start();
-    let end = {
-        let raw = Raw::enter().context("set the terminal to raw mode")?;
-        let end = relay(&mut attachment, &mut output, &mut events, &raw).await;
-        if !matches!(end, End::Exited(_)) {
-            output.make_plain();
-        }
-        let asked = async {
-            match end {
-                End::Signalled(_) => tokio::time::sleep(LAST_OUTPUT_WAIT_MAX).await,
-                _ => while !matches!(events.next().await, Event::Ended(_)) {},
-            }
-        };
-        // A terminal may be stopped: what it doesn't take is given up when a signal asks for it.
-        tokio::select! { _ = output.finish() => {}, () = asked => {} }
-        end
-    };
-    if !matches!(end, End::Exited(_)) {
-        hang_up(&cell, project, &session, &mut attachment).await;
-    }
-    drop(attachment);
-    projects.release(project).await?;
+    let ended = run_in_session(&projects, project, command, &mut events).await;
+    let released = projects.release(project).await;
+    let end = ended?;
+    released?;
     match end {
         End::Exited(Exit::Code(status)) => Ok(ExitCode::from(status)),
         End::Exited(Exit::Signal(signal)) | End::Signalled(signal) => Ok(ExitCode::from(128_u8.saturating_add(signal))),
         End::Failed(error) => Err(error),
+    }
+}
+
+/// Runs the command in a session of its own, which has ended when this has.
+async fn run_in_session(
+    projects: &Projects,
+    project: &ProjectId,
+    command: &[String],
+    events: &mut Events,
+) -> anyhow::Result<End> {
+    // One for each process, so that two of them don't share a terminal.
+    let session = SessionName::parse(&format!("run-{}", std::process::id())).expect("a number is short");
+    let opened = projects.attach(project, &session, tty::size().unwrap_or(Size::DEFAULT), command).await?;
+    ensure!(opened.started, "session {session} runs already: try again");
+    let cell = projects.open(project).await?;
+    let mut attachment = opened.attachment;
+    let end = match Raw::enter() {
+        Ok(raw) => relay_and_finish(&mut attachment, events, &raw).await,
+        Err(error) => End::Failed(anyhow!(error).context("set the terminal to raw mode")),
+    };
+    if !matches!(end, End::Exited(_)) {
+        hang_up(&cell, project, &session, &mut attachment).await;
+    }
+    Ok(end)
+}
+
+async fn relay_and_finish(attachment: &mut Attachment, events: &mut Events, raw: &Raw) -> End {
+    let mut output = Output::start();
+    let end = relay(attachment, &mut output, events, raw).await;
+    if !matches!(end, End::Exited(_)) {
+        output.make_plain();
+    }
+    match output.finish(events, matches!(end, End::Signalled(_))).await {
+        Err(error) if matches!(end, End::Exited(_)) => End::output(error),
+        _ => end,
     }
 }
 
@@ -107,8 +125,7 @@ async fn relay(attachment: &mut Attachment, output: &mut Output, events: &mut Ev
         tokio::select! {
             written = written => match written {
                 Ok(()) => waiting = None,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return End::Signalled(PIPE_SIGNAL),
-                Err(error) => return End::Failed(anyhow!(error).context("write to standard output")),
+                Err(error) => return End::output(error),
             },
             moved = moved => match moved {
                 session::Output::Bytes => waiting = Some(std::mem::take(&mut buffer).into()),

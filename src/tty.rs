@@ -26,6 +26,9 @@ const END_OF_INPUT: u8 = 4;
 /// see an end too, as it would from a pipe; one that never reads shouldn't be bothered often.
 const END_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
+/// Longest wait for the last output once a signal has asked to end.
+const LAST_OUTPUT_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Brings a terminal back that a program left in its own state: main screen, no mouse reports, no bracketed paste,
 /// a visible cursor, plain letters (xterm's "ctlseqs").
 const PLAIN: &str = "\x1b[?1047l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b>\x1b[?25h\x1b[0m";
@@ -184,12 +187,21 @@ impl Output {
         }
     }
 
-    /// Waits until all is written, as far as it can be.
-    pub(crate) async fn finish(self) -> io::Result<()> {
+    /// Waits until all is written. A terminal may be stopped: what it doesn't take is given up when a signal asks to end,
+    /// or soon if one has `asked` already.
+    pub(crate) async fn finish(self, events: &mut Events, asked: bool) -> io::Result<()> {
         drop(self.pieces);
-        match self.ended {
-            Some(ended) => ended.await.unwrap_or(Ok(())),
-            None => Ok(()),
+        let Some(ended) = self.ended else { return Ok(()) };
+        let given_up = async {
+            if asked {
+                tokio::time::sleep(LAST_OUTPUT_WAIT_MAX).await;
+            } else {
+                while !matches!(events.next().await, Event::Ended(_)) {}
+            }
+        };
+        tokio::select! {
+            ended = ended => ended.unwrap_or(Ok(())),
+            () = given_up => Ok(()),
         }
     }
 

@@ -37,9 +37,6 @@ const LOST_MAX: Duration = Duration::from_secs(600);
 /// What a key typed while there is no link sounds like: it goes nowhere.
 const BELL: &[u8] = b"\x07";
 
-/// Longest wait for the last output when a signal has asked to end.
-const LAST_OUTPUT_WAIT_MAX: Duration = Duration::from_secs(1);
-
 /// Attaches this terminal to a session until its program ends or the keys are typed.
 pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<ExitCode> {
     let project = ProjectId::parse(&options.project).with_context(|| format!("project `{}`", options.project))?;
@@ -160,17 +157,14 @@ async fn leave(end: End, terminal: Terminal) -> anyhow::Result<ExitCode> {
     if !matches!(end, End::Exited(_)) {
         output.make_plain();
     }
-    let asked = async {
-        match end {
-            End::Signalled(_) => tokio::time::sleep(LAST_OUTPUT_WAIT_MAX).await,
-            _ => while !matches!(events.next().await, Event::Ended(_)) {},
-        }
-    };
-    // A terminal may be stopped: what it doesn't take is given up when a signal asks for it.
-    let finished = tokio::select! { finished = output.finish() => finished, () = asked => Ok(()) };
+    let finished = output.finish(&mut events, matches!(end, End::Signalled(_))).await;
     drop(raw);
+    let end = match finished {
+        Err(error) if matches!(end, End::Exited(_)) => End::output(error),
+        _ => end,
+    };
     match end {
-        End::Exited(status) => finished.map(|()| ExitCode::from(status)).context("write to standard output"),
+        End::Exited(status) => Ok(ExitCode::from(status)),
         End::Detached => {
             eprintln!("cloister: detached; the session goes on");
             Ok(ExitCode::SUCCESS)

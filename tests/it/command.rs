@@ -54,8 +54,9 @@ fn run_is_a_shell_on_this_terminal() {
     user.expect("$ ");
     user.types("tty; hostname; pwd\r");
     user.expect(&format!("/dev/pts/0\r\n{project}\r\n/workspace\r\n"));
-    user.types("sleep 1000\r");
-    user.expect("sleep 1000\r\n");
+    user.expect("$ ");
+    user.types("sh -c 'echo run\"\"ning; exec sleep 1000'\r");
+    user.expect("running\r\n");
     user.types("\x03");
     user.expect("$ ");
     user.types("exit 7\r");
@@ -94,6 +95,11 @@ fn run_ends_as_its_command_does() {
     let missing = output(&server, &["run", &project, "--", "no-such-program"]);
     assert_eq!(missing.status.code(), Some(125));
     assert!(text(&missing.stderr).contains("no-such-program"), "{}", text(&missing.stderr));
+    assert_eq!(sockets(&server), 0);
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let unwritten = server.command(&["run", &project, "--", "echo", "lost"]).stdout(full).output().unwrap();
+    assert_eq!(unwritten.status.code(), Some(125));
+    assert!(text(&unwritten.stderr).contains("write to standard output"), "{}", text(&unwritten.stderr));
 }
 
 #[test]
