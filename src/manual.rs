@@ -52,3 +52,25 @@ fn configuration() -> io::Result<Vec<u8>> {
     roff.to_writer(&mut page)?;
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of `docs/configuration.md`.
+    fn table() -> String {
+        let mut table = "| key | variable | meaning | default |\n|---|---|---|---|\n".to_owned();
+        for key in KEYS {
+            let default = (key.get)(&Config::default());
+            let default = if default.is_empty() { "none".to_owned() } else { format!("`{default}`") };
+            table.push_str(&format!("| `{}` | `CLOISTER_{}` | {} | {default} |\n", key.name, key.variable(), key.doc));
+        }
+        table
+    }
+
+    #[test]
+    fn the_documentation_has_every_key() {
+        let text = include_str!("../docs/configuration.md");
+        assert!(text.contains(&table()), "docs/configuration.md needs this table:\n{}", table());
+    }
+}
