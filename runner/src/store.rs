@@ -115,6 +115,13 @@ impl Store {
         Ok(names)
     }
 
+    /// The whole name of what a user calls `name`: Docker's, `alpine` for `docker.io/library/alpine:latest`, is understood.
+    pub fn whole_name(&self, name: &str) -> Result<String> {
+        let entries = self.entries()?;
+        let known = |spelling: &String| entries.iter().any(|entry| entry.name() == Some(spelling));
+        spellings(name).into_iter().find(known).ok_or_else(|| unknown(name, &entries))
+    }
+
     /// The image of that name, with all its documents checked.
     pub fn resolve(&self, name: &str) -> Result<Image> {
         let (manifest, config) = self.documents(name)?;
@@ -124,9 +131,9 @@ impl Store {
     /// Manifest and configuration of the image of that name, byte for byte.
     pub fn documents(&self, name: &str) -> Result<(Vec<u8>, Vec<u8>)> {
         let entries = self.entries()?;
-        let Some(entry) = entries.iter().find(|entry| entry.name() == Some(name)) else {
-            return Err(unknown(name, &entries));
-        };
+        let spellings = spellings(name);
+        let named = |spelling: &String| entries.iter().find(|entry| entry.name() == Some(spelling));
+        let entry = spellings.iter().find_map(named).ok_or_else(|| unknown(name, &entries))?;
         let manifest = self.blob(&entry.blob.digest).map_err(|error| damaged(name, error))?;
         let config = match Document::parse(&manifest).map_err(|error| damaged(name, error))? {
             Document::Manifest(manifest) => manifest.config.digest,
@@ -159,7 +166,7 @@ impl Store {
         Ok(image)
     }
 
-    /// Forgets a name. What only it needed stays until [`prune`](Self::prune).
+    /// Forgets a whole name. What only it needed stays until [`prune`](Self::prune).
     pub fn remove(&self, name: &str) -> Result<()> {
         let entries = self.entries()?;
         self.change(|manifests| {
@@ -332,6 +339,21 @@ pub fn check_name(name: &str) -> Result<()> {
     )))
 }
 
+/// What may be meant by a name: itself, or the image of Docker Hub that Docker would take.
+fn spellings(name: &str) -> Vec<String> {
+    let (host, path) = name.split_once('/').unwrap_or(("", name));
+    let hub = match host {
+        "" => format!("docker.io/library/{name}"),
+        // What is no host name is a user of Docker Hub.
+        _ if !host.contains(['.', ':']) && host != "localhost" => format!("docker.io/{name}"),
+        _ => name.to_owned(),
+    };
+    let tagged = path.contains([':', '@']);
+    let latest = |name: &String| (!tagged).then(|| format!("{name}:latest"));
+    let hub_latest = latest(&hub);
+    [Some(name.to_owned()), latest(&name.to_owned()), Some(hub), hub_latest].into_iter().flatten().collect()
+}
+
 fn name_of(entry: &Value) -> Option<&str> {
     entry["annotations"][NAME_ANNOTATION].as_str()
 }
@@ -398,6 +420,30 @@ mod tests {
         assert_eq!(files(&place, BLOBS), 4);
         let again = Store::open(File::open(place.path()).unwrap().into()).unwrap();
         assert_eq!(again.resolve("default").unwrap(), second);
+    }
+
+    #[test]
+    fn names_may_be_said_as_docker_says_them() {
+        let (_place, store) = store();
+        for name in ["docker.io/library/alpine:latest", "docker.io/team/tools:1", "localhost/x:latest", "tools:latest"]
+        {
+            add(&store, name, name);
+        }
+        for (said, meant) in [
+            ("alpine", "docker.io/library/alpine:latest"),
+            ("alpine:latest", "docker.io/library/alpine:latest"),
+            ("team/tools:1", "docker.io/team/tools:1"),
+            ("localhost/x", "localhost/x:latest"),
+            ("tools", "tools:latest"),
+        ] {
+            assert_eq!(store.whole_name(said).unwrap(), meant);
+            assert_eq!(store.documents(said).unwrap(), store.documents(meant).unwrap());
+        }
+        for unknown in ["alpine:3", "team/tools", "library/alpine:3", "example.org/alpine", "x"] {
+            assert!(store.resolve(unknown).is_err(), "{unknown}");
+        }
+        add(&store, "alpine", "its own");
+        assert_eq!(store.whole_name("alpine").unwrap(), "alpine");
     }
 
     #[test]

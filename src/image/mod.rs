@@ -69,7 +69,8 @@ fn import_from(config: Config, path: &Path, name: Option<&str>, reference: Optio
     let found = source.read(reference, || store.scratch()).with_context(|| format!("import {}", path.display()))?;
     let name = name.unwrap_or(&found.name);
     let hold = store.hold(Using::Adding)?;
-    let image = import(&found, name, &store, &hold, &mut layers).with_context(|| format!("import {}", path.display()))?;
+    let image =
+        import(&found, name, &store, &hold, &mut layers).with_context(|| format!("import {}", path.display()))?;
     report(name, &image)
 }
 
@@ -77,8 +78,13 @@ fn import_from(config: Config, path: &Path, name: Option<&str>, reference: Optio
 fn report(name: &str, image: &Image) -> anyhow::Result<()> {
     let layers = image.layers.len();
     let plural = if layers == 1 { "" } else { "s" };
-    writeln!(io::stdout(), "{name}: image {}, {layers} layer{plural}, {}", image.manifest.short(), HumanBytes(image.size()))
-        .context("say what was done")
+    writeln!(
+        io::stdout(),
+        "{name}: image {}, {layers} layer{plural}, {}",
+        image.manifest.short(),
+        HumanBytes(image.size())
+    )
+    .context("say what was done")
 }
 
 /// Prints all images; a damaged one with what is wrong with it.

@@ -6,13 +6,14 @@ use std::io::{self, Write};
 
 use anyhow::{Context, bail};
 use runner::Digest;
-use runner::store::{Hold, Store, Using};
+use runner::store::{Store, Using};
 
 use super::layers::{Layers, Removal};
 
 /// Removes an image and what only it needed. An image that a cell runs stays as it is.
 pub(super) fn one(store: &Store, mut layers: Layers, name: &str) -> anyhow::Result<()> {
     let hold = store.hold(Using::Removing)?;
+    let name = &store.whole_name(name)?;
     // A damaged image has nothing that could be looked up; its name can go.
     let documents = store.documents(name).ok();
     let own = match store.resolve(name) {
@@ -44,7 +45,7 @@ pub(super) fn one(store: &Store, mut layers: Layers, name: &str) -> anyhow::Resu
 
 /// Removes everything that no image needs.
 pub(super) fn unused(store: &Store, mut layers: Layers) -> anyhow::Result<()> {
-    let hold: Hold = store.hold(Using::Removing)?;
+    let hold = store.hold(Using::Removing)?;
     let needed = needed(store).context("nothing is removed")?;
     let (mut removed, mut kept) = (0, 0);
     for layer in layers.list()?.iter().filter(|layer| !needed.contains(layer)) {
