@@ -21,20 +21,8 @@ const END_MS = 300_000;
 // What a flood must have brought before it counts as one: more than the page holds unparsed.
 const FLOOD_BYTES = 24 * 1024 * 1024;
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    // Without WebGL the terminal is drawn as elements, whose text can be read.
-    "--disable-3d-apis",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+// Without WebGL the terminal is drawn as elements, whose text can be read.
+let browser = await launch("--disable-gpu", "--disable-3d-apis");
 
 setTimeout(() => {
   console.error(`FAILED: not done after ${END_MS / 1000} s`);
@@ -72,13 +60,15 @@ try {
 
   await check("vim edits a file", async () => {
     await run(watched, "cd /workspace 2>/dev/null || cd; rm -f note.txt; echo in $((1 + 1))", "in 2");
-    await enter(watched, "vim note.txt");
+    await enter(watched, "vim note.txt; echo left $((1 + 1))");
     await shows(watched, /^~$/m);
     await watched.keyboard.type("iwritten in vim");
     await shows(watched, "written in vim");
     await picture(watched, "vim");
     await watched.keyboard.press("Escape");
     await enter(watched, ":wq");
+    // What is typed while it leaves is still vim's.
+    await shows(watched, "left 2");
     await run(watched, "cat note.txt; rm note.txt", "written in vim");
   });
 
@@ -177,9 +167,29 @@ try {
     await page.context().close();
   });
 
+  await browser.close();
+  browser = await launch("--use-angle=swiftshader", "--enable-unsafe-swiftshader");
+
+  await check("with WebGL it is drawn on a canvas, and as elements when that is lost", async () => {
+    const page = await open(`/?project=${project}&session=drawn#token=${token}`);
+    const canvas = page.locator(".xterm-screen > canvas:not([class])");
+    await canvas.waitFor({ timeout: DEADLINE_MS });
+    assert.equal(await page.locator(".xterm-rows").count(), 0);
+    await canvas.evaluate((canvas) => canvas.getContext("webgl2").getExtension("WEBGL_lose_context").loseContext());
+    await run(page, "echo drawn $((1 + 1))", "drawn 2");
+    await enter(page, "exit");
+    await page.context().close();
+  });
+
   await check("the page keeps to its content security policy", async () => assert.deepEqual(complaints, []));
 } finally {
   await browser.close();
+}
+
+function launch(...more) {
+  const quiet = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, args: ["--no-sandbox", ...quiet, ...more] });
 }
 
 async function check(what, body) {
