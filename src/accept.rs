@@ -106,12 +106,7 @@ pub(crate) async fn accept(
 }
 
 /// Serves one connection.
-async fn serve(
-    stream: TcpStream,
-    connection: Connection,
-    routes: BoxedFilter<(Response,)>,
-    stop: CancellationToken,
-) {
+async fn serve(stream: TcpStream, connection: Connection, routes: BoxedFilter<(Response,)>, stop: CancellationToken) {
     let peer = connection.peer;
     if let Err(error) = prepare(&stream) {
         tracing::debug!(%peer, %error, "gone before it said anything");

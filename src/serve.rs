@@ -42,7 +42,8 @@ async fn serve(host: Host) -> anyhow::Result<()> {
     let auth = Auth::new(host.token.clone(), &host.config);
     let create_projects = host.config.create_projects;
     let projects = Projects::new(host)?;
-    let inner = Inner { auth, projects: projects.clone(), create_projects, stop: stop.clone(), clients: clients.clone() };
+    let inner =
+        Inner { auth, projects: projects.clone(), create_projects, stop: stop.clone(), clients: clients.clone() };
     let accepting = tokio::spawn(accept(listener, routes(&Context::new(inner)), stop.clone(), connections.clone()));
     tracing::info!("serving on http://{address}/");
     tokio::spawn(async move { projects.adopt().await });

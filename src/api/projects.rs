@@ -22,7 +22,10 @@ struct Create {
 
 /// The routes.
 pub(crate) fn projects(context: &Context) -> BoxedFilter<(Response,)> {
-    let list = warp::path!("api" / "projects").and(warp::get()).and(request(context)).then(async |request: Result<_>| respond(list(request)));
+    let list = warp::path!("api" / "projects")
+        .and(warp::get())
+        .and(request(context))
+        .then(async |request: Result<_>| respond(list(request)));
     let body = warp::body::content_length_limit(BODY_BYTES_MAX).and(warp::body::json());
     let create = warp::path!("api" / "projects")
         .and(warp::post())

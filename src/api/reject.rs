@@ -66,7 +66,9 @@ impl Refusal {
             Self::Denied(Denied::Token(reason)) => (
                 Is::UNAUTHORIZED,
                 "unauthorized",
-                format!("{reason}: send it as `Authorization: Bearer …` or `?token=…`; it lies in owner.token in the state folder"),
+                format!(
+                    "{reason}: send it as `Authorization: Bearer …` or `?token=…`; it lies in owner.token in the state folder"
+                ),
             ),
             Self::Denied(Denied::Origin(origin)) => (
                 Is::FORBIDDEN,
@@ -76,16 +78,24 @@ impl Refusal {
             Self::Denied(Denied::Host(host)) => (
                 Is::FORBIDDEN,
                 "host_refused",
-                format!("this server listens on loopback and isn't called {host:?}: add https://<name> to allowed_origins in the configuration"),
+                format!(
+                    "this server listens on loopback and isn't called {host:?}: add https://<name> to allowed_origins in the configuration"
+                ),
             ),
-            Self::NotUpgradable(NotUpgradable::Upgrade(reason)) => (Is::UPGRADE_REQUIRED, "upgrade_required", (*reason).to_owned()),
-            Self::NotUpgradable(NotUpgradable::Malformed(reason)) => (Is::BAD_REQUEST, "malformed", (*reason).to_owned()),
+            Self::NotUpgradable(NotUpgradable::Upgrade(reason)) => {
+                (Is::UPGRADE_REQUIRED, "upgrade_required", (*reason).to_owned())
+            }
+            Self::NotUpgradable(NotUpgradable::Malformed(reason)) => {
+                (Is::BAD_REQUEST, "malformed", (*reason).to_owned())
+            }
             Self::NoSession(reason) => (Is::NOT_FOUND, "session_not_found", reason.clone()),
             Self::Project(error) => {
                 let (status, code) = of_project(error);
                 (status, code, error.to_string())
             }
-            Self::Stopping => (Is::SERVICE_UNAVAILABLE, "restarting", "the server is restarting: try again in a moment".to_owned()),
+            Self::Stopping => {
+                (Is::SERVICE_UNAVAILABLE, "restarting", "the server is restarting: try again in a moment".to_owned())
+            }
         }
     }
 

@@ -32,7 +32,12 @@ pub(crate) fn sessions(context: &Context) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-async fn resize(id: String, session: String, request: Result<Request>, Resize { cols, rows }: Resize) -> Result<Response> {
+async fn resize(
+    id: String,
+    session: String,
+    request: Result<Request>,
+    Resize { cols, rows }: Resize,
+) -> Result<Response> {
     let request = request?.without_query()?;
     let id = project_id(&id)?;
     let session = session_name(&session)?;

@@ -58,7 +58,8 @@ async fn attach(
         return Err(project::Error::NotFound(id).into());
     }
     let handshake = Handshake::check(&headers)?;
-    let upgrade = upgrade.ok_or_else(|| Refusal::Malformed("HTTP/1.1 is needed to upgrade to a WebSocket".to_owned()))?;
+    let upgrade =
+        upgrade.ok_or_else(|| Refusal::Malformed("HTTP/1.1 is needed to upgrade to a WebSocket".to_owned()))?;
     if context.stop.is_cancelled() {
         return Err(Refusal::Stopping);
     }
@@ -117,7 +118,9 @@ impl Wish {
                 "frames" => &mut frames,
                 "input" => &mut input,
                 _ => {
-                    return malformed(format!("unknown query key `{key}`; known are session, cols, rows, frames, input, token"));
+                    return malformed(format!(
+                        "unknown query key `{key}`; known are session, cols, rows, frames, input, token"
+                    ));
                 }
             };
             if place.replace(value.as_str()).is_some() {
@@ -150,7 +153,11 @@ impl Wish {
 /// A terminal's size as a client gave it.
 pub(super) fn size(cols: u16, rows: u16) -> Result<Size> {
     let size = Size { cols, rows };
-    if size == size.clamped() { Ok(size) } else { Err(Refusal::Malformed("cols and rows must be 1 to 2000".to_owned())) }
+    if size == size.clamped() {
+        Ok(size)
+    } else {
+        Err(Refusal::Malformed("cols and rows must be 1 to 2000".to_owned()))
+    }
 }
 
 /// An attached WebSocket.
@@ -234,7 +241,9 @@ impl Client {
             return Poll::Ready(Turn::Received(received));
         }
         match self.socket.poll_flushed(cx) {
-            Poll::Ready(Ok(())) => self.attachment.poll_output(cx, OUTPUT_BYTES_MAX, &mut self.output).map(Turn::Output),
+            Poll::Ready(Ok(())) => {
+                self.attachment.poll_output(cx, OUTPUT_BYTES_MAX, &mut self.output).map(Turn::Output)
+            }
             Poll::Ready(Err(_)) => Poll::Ready(Turn::Lost),
             Poll::Pending => self.attachment.poll_input(cx).map(Turn::Output),
         }

@@ -51,7 +51,9 @@ impl Folder {
         let mut ids = Vec::new();
         for entry in Dir::read_from(&self.root).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let Some(id) = entry.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok()) else { continue };
+            let Some(id) = entry.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok()) else {
+                continue;
+            };
             let stat = statat(&self.root, id.as_str(), AtFlags::SYMLINK_NOFOLLOW);
             if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()) {
                 ids.push(id);
@@ -69,12 +71,17 @@ impl Folder {
         let text = settings::template(image).map_err(|reason| invalid(id, &reason))?;
         let temporary = temporary_name()?;
         let made = self.make(&temporary, &text).and_then(|()| {
-            renameat_with(&self.root, &temporary, &self.root, id.as_str(), RenameFlags::NOREPLACE).map_err(io::Error::from)
+            renameat_with(&self.root, &temporary, &self.root, id.as_str(), RenameFlags::NOREPLACE)
+                .map_err(io::Error::from)
         });
         if let Err(error) = made {
             let _ = tree::remove(&self.root, &temporary);
             let lost_race = error.kind() == io::ErrorKind::AlreadyExists;
-            return Err(if lost_race { Error::Exists(id.clone()) } else { failed(format!("create project {id}"), error) });
+            return Err(if lost_race {
+                Error::Exists(id.clone())
+            } else {
+                failed(format!("create project {id}"), error)
+            });
         }
         tracing::info!(project = %id, "created");
         Ok(())

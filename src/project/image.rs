@@ -14,7 +14,10 @@ pub(super) struct Images {
 
 impl Images {
     pub(super) fn open(folder: OwnedFd) -> Result<Self, Error> {
-        let failed = |error: runner::Error| Error::Io { what: "open the image store".to_owned(), error: std::io::Error::other(error) };
+        let failed = |error: runner::Error| Error::Io {
+            what: "open the image store".to_owned(),
+            error: std::io::Error::other(error),
+        };
         Ok(Self { store: Store::open(folder).map_err(failed)? })
     }
 

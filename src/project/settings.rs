@@ -102,7 +102,10 @@ fn check(settings: &Settings) -> Result<(), String> {
     }
     for (name, value) in &settings.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(format!("env.{}: a name has no '=' in it, and neither it nor its value a NUL", name.escape_debug()));
+            return Err(format!(
+                "env.{}: a name has no '=' in it, and neither it nor its value a NUL",
+                name.escape_debug()
+            ));
         }
     }
     let bytes: usize = settings.env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
@@ -136,7 +139,8 @@ mod tests {
         let config = Config::default();
         let template = template(None).unwrap();
         assert_eq!(parse(&template, &config).unwrap(), parse("", &config).unwrap());
-        let spoken: String = template.lines().skip(2).map(|line| line.trim_start_matches("# ").to_owned() + "\n").collect();
+        let spoken: String =
+            template.lines().skip(2).map(|line| line.trim_start_matches("# ").to_owned() + "\n").collect();
         let settings = parse(&spoken, &config).unwrap();
         assert_eq!((settings.limits, settings.image.as_str()), (config.limits.clone(), "default"));
     }

@@ -127,22 +127,22 @@ impl Socket {
 
     /// Says why the connection ends, waits a little for the other side to agree, and closes.
     pub(crate) async fn close(mut self, frame: CloseFrame) {
-        let _too_late = timeout(CLOSE_WAIT, async {
-            Pin::new(&mut self.stream).start_send(Message::Close(Some(frame)))?;
-            std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_flush(cx)).await?;
-            while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_next(cx)).await {}
-            Ok::<_, Error>(self.drain().await)
-        })
-        .await;
+        let _too_late = timeout(CLOSE_WAIT, self.end(Some(frame))).await;
     }
 
     /// Ends a connection whose other side has said goodbye.
     pub(crate) async fn closed(mut self) {
-        let _too_late = timeout(CLOSE_WAIT, async {
-            std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_flush(cx)).await?;
-            Ok::<_, Error>(self.drain().await)
-        })
-        .await;
+        let _too_late = timeout(CLOSE_WAIT, self.end(None)).await;
+    }
+
+    async fn end(&mut self, frame: Option<CloseFrame>) -> Result<(), Error> {
+        if let Some(frame) = frame {
+            Pin::new(&mut self.stream).start_send(Message::Close(Some(frame)))?;
+        }
+        std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_flush(cx)).await?;
+        while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_next(cx)).await {}
+        self.drain().await;
+        Ok(())
     }
 
     /// Reads to the end: a connection closed with bytes unread is reset, and the close frame could be lost with it.
@@ -160,7 +160,9 @@ fn refusal(error: &Error) -> Option<CloseFrame> {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => {
             Some(close(CloseCode::Size, &format!("a message is at most {MESSAGE_BYTES_MAX} bytes: send several")))
         }
-        Error::Utf8(_) => Some(close(CloseCode::Invalid, "a text message must be UTF-8: send bytes as binary messages")),
+        Error::Utf8(_) => {
+            Some(close(CloseCode::Invalid, "a text message must be UTF-8: send bytes as binary messages"))
+        }
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(error) => Some(close(CloseCode::Protocol, &error.to_string())),
         _ => None,

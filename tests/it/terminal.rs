@@ -205,13 +205,13 @@ fn broken_frames_are_refused_with_the_right_code() {
     block_on(async {
         // Each frame is masked with zeroes, so its payload stands as it is.
         let cases: [(&[u8], u16); 7] = [
-            (&[0x81, 0x02, b'h', b'i'], 1002),                             // unmasked
-            (&[0xF1, 0x80, 0, 0, 0, 0], 1002),                             // reserved bits
-            (&[0x83, 0x80, 0, 0, 0, 0], 1002),                             // unknown opcode
-            (&[0x80, 0x80, 0, 0, 0, 0], 1002),                             // continues nothing
-            (&[0x09, 0x80, 0, 0, 0, 0], 1002),                             // a ping in pieces
-            (&[0x81, 0x82, 0, 0, 0, 0, 0xC3, 0x28], 1007),                 // text that is no UTF-8
-            (&[0x82, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], 1009),     // 4 GiB
+            (&[0x81, 0x02, b'h', b'i'], 1002),                         // unmasked
+            (&[0xF1, 0x80, 0, 0, 0, 0], 1002),                         // reserved bits
+            (&[0x83, 0x80, 0, 0, 0, 0], 1002),                         // unknown opcode
+            (&[0x80, 0x80, 0, 0, 0, 0], 1002),                         // continues nothing
+            (&[0x09, 0x80, 0, 0, 0, 0], 1002),                         // a ping in pieces
+            (&[0x81, 0x82, 0, 0, 0, 0, 0xC3, 0x28], 1007),             // text that is no UTF-8
+            (&[0x82, 0xFF, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], 1009), // 4 GiB
         ];
         for (frame, code) in cases {
             let mut terminal = server.prompt(&project, "").await;
@@ -345,7 +345,8 @@ fn limits_of_the_project_hold() {
     let project = server.project();
     block_on(async {
         server.ask("POST", "/api/projects", Some(json!({ "id": project }))).await;
-        let settings = "[limits]\nmemory_bytes_max = 67108864\npids_max = 20\nopen_files_max = 300\n[env]\nGREETING = 'hi there'";
+        let settings =
+            "[limits]\nmemory_bytes_max = 67108864\npids_max = 20\nopen_files_max = 300\n[env]\nGREETING = 'hi there'";
         std::fs::write(server.projects().join(&project).join("project.toml"), settings).unwrap();
         let mut terminal = server.prompt(&project, "").await;
         assert_eq!(terminal.run("echo $GREETING").await, "hi there\r\n");

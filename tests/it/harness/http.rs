@@ -57,9 +57,15 @@ impl Server {
 
     /// Asks with exactly these fields besides `Host` and `Connection`.
     pub(crate) async fn ask_with(&self, method: &str, path: &str, head: &str, body: &str) -> Response {
-        let host = if head.to_ascii_lowercase().contains("host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
+        let host = if head.to_ascii_lowercase().contains("host:") {
+            String::new()
+        } else {
+            format!("Host: {}\r\n", self.address)
+        };
         let connection = if head.contains("Connection:") { "" } else { "Connection: close\r\n" };
-        Response::parse(&self.exchange(&format!("{method} {path} HTTP/1.1\r\n{host}{connection}{head}\r\n{body}")).await)
+        Response::parse(
+            &self.exchange(&format!("{method} {path} HTTP/1.1\r\n{host}{connection}{head}\r\n{body}")).await,
+        )
     }
 
     /// Sends bytes and reads all that comes until the server closes.

@@ -90,7 +90,9 @@ impl Terminal {
             match timeout_at(by, self.message()).await {
                 Ok(Some(Message::Text(text))) => self.text.push_str(&text),
                 Ok(Some(Message::Binary(bytes))) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
-                Ok(Some(Message::Close(frame))) => panic!("closed by {frame:?} before {wanted:?}; there was {:?}", self.text),
+                Ok(Some(Message::Close(frame))) => {
+                    panic!("closed by {frame:?} before {wanted:?}; there was {:?}", self.text)
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("gone before {wanted:?}; there was {:?}", self.text),
                 Err(_) => panic!("no {wanted:?}; there was {:?}", self.text),
