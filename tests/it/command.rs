@@ -161,6 +161,36 @@ fn a_signal_gives_the_terminal_back_and_ends_the_session() {
 }
 
 #[test]
+fn run_goes_on_after_it_was_stopped() {
+    let Some(server) = Server::start() else { return };
+    let project = create(&server);
+    let mut user = User::sit_down(&server);
+    user.types("stty sane\r");
+    user.expect_prompt();
+    let modes = user.modes();
+    let pid = user.starts(&format!("run {project}"));
+    user.expect("$ ");
+    signal(pid, Signal::STOP);
+    user.expect_prompt();
+    // What a shell with line editing does by itself.
+    user.types("stty sane\n");
+    user.expect_prompt();
+    user.types("fg\r");
+    user.expect("fg\r\n");
+    user.types("echo ba''ck\r");
+    user.expect("back\r\n");
+    // Raw again: the key goes to the cell.
+    user.expect("$ ");
+    user.types("\x03");
+    user.expect("^C");
+    user.types("\r");
+    user.expect("$ ");
+    user.types("exit\r");
+    user.expect_prompt();
+    assert_eq!(user.modes(), modes);
+}
+
+#[test]
 fn a_closed_window_ends_the_session() {
     let Some(server) = Server::start() else { return };
     let project = create(&server);
