@@ -1,0 +1,77 @@
+//! Many cells made and ended, several at a time: afterwards nothing of them is left on the host.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::anyhow;
+
+use crate::client::Client;
+use crate::report::{Report, Verdict};
+use crate::server::{Server, Traces, wait_for};
+
+/// Cells at a time.
+const AT_ONCE: usize = 8;
+
+/// Makes and ends so many cells, each of a project of its own that is removed with it.
+pub(crate) fn measure(server: &Server, cells: usize, report: &mut Report) -> anyhow::Result<()> {
+    // Whatever is opened once for all is open afterwards.
+    live(server, AT_ONCE * 2)?;
+    let before = settled(server)?;
+    live(server, cells)?;
+    server.until_idle()?;
+    let mut after = server.traces()?;
+    // Connections that were closed are let go of when their task comes to run.
+    wait_for(|| {
+        after = server.traces().ok()?;
+        (after == before).then_some(())
+    });
+    let what = format!("{cells} cells made and ended, {AT_ONCE} at a time: nothing is left over");
+    report.promise(what, judge(&before, &after));
+    Ok(())
+}
+
+fn live(server: &Server, cells: usize) -> anyhow::Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= cells {
+                return anyhow::Ok(());
+            }
+            let project = format!("leak-{number}");
+            let mut client = Client::connect(&server.address, &format!("/ws/terminal/{project}/"))?;
+            client.until_prompt()?;
+            server.remove(&project)?.ask()?;
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
+    })
+}
+
+/// The traces, once they don't change any more.
+fn settled(server: &Server) -> anyhow::Result<Traces> {
+    server.until_idle()?;
+    let mut last = server.traces()?;
+    wait_for(|| {
+        let now = server.traces().ok()?;
+        let same = now == last;
+        last = now;
+        same.then_some(())
+    });
+    Ok(last)
+}
+
+fn judge(before: &Traces, after: &Traces) -> Verdict {
+    let counts = [
+        ("processes", before.processes, after.processes),
+        ("mounts", before.mounts, after.mounts),
+        ("descriptors", before.descriptors, after.descriptors),
+        ("cgroups", before.cgroups, after.cgroups),
+        ("files in the run folder", before.run_files.len(), after.run_files.len()),
+        ("files in the cells' storage", before.storage.len(), after.storage.len()),
+    ];
+    let left = counts.iter().filter(|(_, before, after)| before != after);
+    let left: Vec<String> = left.map(|(what, before, after)| format!("{what}: {before}, then {after}")).collect();
+    if before == after { Verdict::Kept("nothing".to_owned()) } else { Verdict::Broken(left.join("; ")) }
+}

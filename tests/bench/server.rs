@@ -1,0 +1,212 @@
+//! The server that is measured: the release binary as an operator starts it, with folders of its own, and what can be seen
+//! of it from outside: its processes, cgroups, mounts and descriptors.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::{Address, Api};
+use crate::folder::{self, Folder};
+use crate::tty::{DEADLINE, last_line};
+
+/// How often it is looked whether something has happened that nobody tells.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Where cgroup hierarchies are mounted, as the host sees them: this program hides one from itself.
+const CGROUPS: &str = "/proc/1/root/sys/fs/cgroup";
+
+/// A running server. Dropping it ends it and its cells.
+pub(crate) struct Server {
+    process: Child,
+    launcher: i32,
+    places: Places,
+    /// Where it listens.
+    pub(crate) address: Address,
+}
+
+/// Where things of a server lie.
+struct Places {
+    state: PathBuf,
+    projects: PathBuf,
+    run: PathBuf,
+    cgroup: String,
+}
+
+/// Everything a cell consists of outside of itself. Two that are equal before and after say that nothing was left over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Traces {
+    /// Processes of the launcher and the server, and what runs in the cells' cgroups.
+    pub(crate) processes: usize,
+    /// Mounts in the host's, the launcher's and the server's namespaces.
+    pub(crate) mounts: usize,
+    /// Open descriptors of the launcher and of the server.
+    pub(crate) descriptors: usize,
+    /// Cells' cgroups in all hierarchies.
+    pub(crate) cgroups: usize,
+    /// Files below the run folder.
+    pub(crate) run_files: BTreeSet<PathBuf>,
+    /// Files below the cells' part of the state folder.
+    pub(crate) storage: BTreeSet<PathBuf>,
+}
+
+impl Server {
+    /// Imports the default image and starts a server.
+    pub(crate) fn start(folder: &Folder) -> anyhow::Result<Self> {
+        let at = |name: &str| folder.path().join(name);
+        let cgroup = format!("cloister-bench-{}", std::process::id());
+        let places = Places { state: at("state"), projects: at("projects"), run: at("run"), cgroup };
+        std::fs::write(at("config.toml"), "")?;
+        let imported = places.command(&["image", "import", folder::layout()?, "--name", "default"]).output()?;
+        ensure!(imported.status.success(), "import the image: {}", last_line(&imported.stderr));
+        let log = at("log");
+        let mut command = places.command(&["serve", "--listen", "127.0.0.1:0", "--create-projects"]);
+        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
+        let socket = wait_for(|| {
+            let text = std::fs::read_to_string(&log).ok()?;
+            let (address, _) = text.split("serving on http://").nth(1)?.split_once('/')?;
+            address.parse().ok()
+        });
+        let Some(socket) = socket else {
+            bail!("the server does not serve: {}", last_line(&std::fs::read(&log)?));
+        };
+        let token = std::fs::read_to_string(places.state.join("owner.token"))?.trim().to_owned();
+        let server = process.id().cast_signed();
+        let launcher = *children(server).first().context("a server has a launcher")?;
+        Ok(Self { process, launcher, places, address: Address { socket, token } })
+    }
+
+    /// A connection on which a project's cell can be told to stop.
+    pub(crate) fn stop(&self, project: &str) -> anyhow::Result<Api> {
+        Api::connect(&self.address, "POST", &format!("/api/projects/{project}/stop"))
+    }
+
+    /// A connection on which a project can be removed, cell and all.
+    pub(crate) fn remove(&self, project: &str) -> anyhow::Result<Api> {
+        Api::connect(&self.address, "DELETE", &format!("/api/projects/{project}"))
+    }
+
+    /// Whether the cell's cgroup is removed in every hierarchy, which the kernel allows once no process is left in it.
+    pub(crate) fn is_gone(&self, project: &str) -> bool {
+        self.groups().all(|group| !group.join(project).exists())
+    }
+
+    /// Waits until the launcher has let go of every cell.
+    pub(crate) fn until_idle(&self) -> anyhow::Result<()> {
+        let idle = wait_for(|| {
+            let groups = self.groups().any(|group| !subfolders(&group).is_empty());
+            (!groups && children(self.launcher).is_empty()).then_some(())
+        });
+        idle.context("a cell goes on though it was told to stop")
+    }
+
+    /// What can be seen of its cells now.
+    pub(crate) fn traces(&self) -> anyhow::Result<Traces> {
+        let server = self.process.id().cast_signed();
+        let count = |file: String| anyhow::Ok(std::fs::read_to_string(file)?.lines().count());
+        let descriptors = |pid: i32| anyhow::Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count());
+        let groups: Vec<PathBuf> = self.groups().flat_map(|group| subfolders(&group)).collect();
+        let grouped = groups.iter().filter_map(|group| std::fs::read_to_string(group.join("cgroup.procs")).ok());
+        let mut processes: BTreeSet<i32> = grouped.flat_map(|pids| numbers(&pids)).collect();
+        processes.extend(children(server));
+        processes.extend(children(self.launcher));
+        let mut mounts = count("/proc/1/mountinfo".to_owned())?;
+        for pid in [server, self.launcher] {
+            mounts += count(format!("/proc/{pid}/mountinfo"))?;
+        }
+        Ok(Traces {
+            processes: processes.len(),
+            mounts,
+            descriptors: descriptors(server)? + descriptors(self.launcher)?,
+            cgroups: groups.len(),
+            run_files: files(&self.places.run)?,
+            storage: files(&self.places.state.join("cells"))?,
+        })
+    }
+
+    /// This server's group in every hierarchy: version 2 lies at the root, or as one of many below it.
+    fn groups(&self) -> impl Iterator<Item = PathBuf> {
+        let root = Path::new(CGROUPS);
+        let hierarchies = subfolders(root).into_iter().chain([root.to_owned()]);
+        hierarchies.map(|hierarchy| hierarchy.join(&self.places.cgroup)).filter(|group| group.is_dir())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let _ = self.process.wait();
+        match self.places.command(&["project", "stop", "--all"]).output() {
+            Ok(stopped) if stopped.status.success() => {}
+            other => eprintln!("cells may be left over: {other:?}"),
+        }
+        for group in self.groups() {
+            if let Err(error) = std::fs::remove_dir(&group) {
+                eprintln!("cgroup {} is left over: {error}", group.display());
+            }
+        }
+    }
+}
+
+impl Places {
+    /// A command of the binary with these folders. The caller's own settings are not for it.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cloister"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CLOISTER_") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("--config").arg(self.state.with_file_name("config.toml"));
+        command.arg("--state").arg(&self.state).arg("--projects").arg(&self.projects).arg("--run-dir").arg(&self.run);
+        command.args(["--cgroup", &self.cgroup]).args(words);
+        command
+    }
+}
+
+/// Looks again and again until there is something, or it is too late.
+pub(crate) fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let by = Instant::now() + DEADLINE;
+    loop {
+        match look() {
+            None if Instant::now() < by => std::thread::sleep(LOOK_EVERY),
+            found => return found,
+        }
+    }
+}
+
+/// A process's children, whichever of its threads forked them.
+fn children(pid: i32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| numbers(&list)).collect()
+}
+
+fn numbers(text: &str) -> Vec<i32> {
+    text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let entries = folder.read_dir().into_iter().flatten().filter_map(Result::ok);
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![folder.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        for entry in folder.read_dir().with_context(|| format!("read {}", folder.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                waiting.push(entry.path());
+            }
+            found.insert(entry.path());
+        }
+    }
+    Ok(found)
+}
