@@ -4,9 +4,10 @@
 //! range, mounts by descriptor, cgroup, socket. The rest is the plan, carried out inside.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::unistd::seteuid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Gid, Mode, Uid, chmodat, chownat};
 use rustix::mount::MountAttrFlags;
@@ -21,7 +22,7 @@ use crate::launcher::folders::Folders;
 use crate::mount;
 use crate::packet;
 use crate::plan::{Step, plan};
-use crate::privilege::conceal;
+use crate::privilege::{conceal, regain_capabilities};
 use crate::seccomp::Policy;
 use crate::spec::{CellSpec, ProjectId};
 use crate::step::{Materials, carry_out};
@@ -212,7 +213,7 @@ fn give_birth(
     let steps = plan(&birth.spec);
     let (ours, theirs) = packet::pair().step("make a socket pair")?;
     let doors = group.doors().step("open the cell's cgroup")?;
-    match sys::fork(NAMESPACES as u64, group.unified()).step("fork into new namespaces")? {
+    match fork_as(range, NAMESPACES as u64, group.unified()).step("fork into new namespaces")? {
         Fork::Child => {
             drop(ours);
             // No panic may unwind into the launcher's loop: this is its memory, but not its process any more.
@@ -234,6 +235,20 @@ fn give_birth(
             outcome
         }
     }
+}
+
+/// Forks as the host user that is root of the cell. What the kernel counts for each user (inotify instances, queued
+/// signals, locked memory) it counts for the maker of a user namespace too: if that were root, one cell could use up what
+/// all cells and the host's own root have.
+fn fork_as(range: IdRange, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    seteuid(nix::unistd::Uid::from_raw(range.base()))?;
+    let forked = regain_capabilities().and_then(|()| sys::fork(namespaces, cgroup));
+    if !matches!(forked, Ok(Fork::Child)) {
+        seteuid(nix::unistd::Uid::from_raw(0))?;
+        // Changing ids made this process visible to debuggers again or not, depending on the host; make it sure.
+        conceal()?;
+    }
+    forked
 }
 
 /// The cell's first process, until it ends.

@@ -62,14 +62,16 @@ pub(crate) enum Step {
     Seccomp,
 }
 
-/// Paths of /proc and /sys that tell about the host or its hardware; Docker's list.
-const MASKED: [&str; 13] = [
+/// Paths of /proc and /sys that tell about the host or its hardware: Docker's list, and the host's load, on which anyone
+/// could also set alarms.
+const MASKED: [&str; 14] = [
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",
     "proc/kcore",
     "proc/keys",
     "proc/latency_stats",
+    "proc/pressure",
     "proc/sched_debug",
     "proc/scsi",
     "proc/timer_list",

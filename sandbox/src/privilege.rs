@@ -55,6 +55,12 @@ pub(crate) fn keep_capabilities(keep: &[Capability]) -> std::io::Result<()> {
     drop_others().map_err(std::io::Error::other)
 }
 
+/// Makes every capability that this process may have effective: changing the effective user away from root ends that.
+pub(crate) fn regain_capabilities() -> std::io::Result<()> {
+    let permitted = caps::read(None, CapSet::Permitted).map_err(std::io::Error::other)?;
+    caps::set(None, CapSet::Effective, &permitted).map_err(std::io::Error::other)
+}
+
 /// Hides this process's memory and descriptors from others with the same ids: no ptrace, no /proc/<pid>/mem, no core.
 pub(crate) fn conceal() -> std::io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};

@@ -161,8 +161,9 @@ fn file_system(kind: Kind) -> io::Result<OwnedFd> {
     let (options, attributes): (&[(&str, &str)], _) = match kind {
         Kind::Processes | Kind::Queues => (&[], STILL),
         Kind::System => (&[], STILL.union(MountAttrFlags::MOUNT_ATTR_RDONLY)),
-        // Group 5 is `tty` on every Linux; the launcher's terminals are opened through this instance's own ptmx.
-        Kind::Terminals => (&[("mode", "0620"), ("gid", "5"), ("ptmxmode", "0666")], QUIET),
+        // Group 5 is `tty` on every Linux; the launcher's terminals are opened through this instance's own ptmx. All cells
+        // share some 3000 terminals of the host: one gets what its sessions and a `tmux` in each need.
+        Kind::Terminals => (&[("mode", "0620"), ("gid", "5"), ("ptmxmode", "0666"), ("max", "256")], QUIET),
         // As large as Docker's; the memory limit counts it in any case.
         Kind::SharedMemory => (&[("mode", "1777"), ("size", "64m")], STILL),
     };

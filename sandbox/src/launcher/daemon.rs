@@ -44,6 +44,8 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         .step("read the settings (start `cloister`, not this program)")?;
     let Some((settings, _)) = first else { return Ok(()) };
     conceal().step("hide from debuggers")?;
+    // Executed by descriptor, it would be called by the descriptor's number.
+    rustix::thread::set_name(c"cloister-launch").step("take a name")?;
     // A hang-up or ^C at the terminal on which the command was typed is the command's to handle: it needs us to clean up.
     rustix::process::setsid().step("leave the terminal's session")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -134,7 +136,8 @@ fn start_worker(
 ) -> Result<Answer, Failure> {
     let [blob, reports] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|_| Failure::new("start an unpack worker", "two descriptors must come with the request"))?;
-    match sys::fork(0, None).step("start an unpack worker")? {
+    // Alone among processes too: it is the host's root without capabilities, and as such could signal root's others.
+    match sys::fork(libc::CLONE_NEWPID as u64, None).step("start an unpack worker")? {
         Fork::Child => {
             let run = || worker::work(unpack, request, blob, reports, &workshop.folders.layers, &workshop.policy);
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));

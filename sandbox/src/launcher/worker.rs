@@ -1,5 +1,5 @@
-//! The unpack worker: a fork of the launcher that sees nothing but the folder of layers, has no network and three
-//! capabilities. An archive that finds a bug in the unpacking code finds nothing else.
+//! The unpack worker: a fork of the launcher that sees nothing but the folder of layers, no other process and no network,
+//! and has three capabilities. An archive that finds a bug in the unpacking code finds nothing else.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
