@@ -137,8 +137,8 @@ impl Workshop {
                 .step("map the owners of the image's files")?;
             layers.push(copy);
         }
-        let root = mount::overlay(&layers, upper.as_fd(), work.as_fd(), folders.stage_layers.as_fd())
-            .step("mount the overlay")?;
+        let root =
+            mount::overlay(&layers, upper.as_fd(), work.as_fd(), folders.stage.as_fd()).step("mount the overlay")?;
         let devices = mount::copy_of(&folders.devices).step("copy the devices")?;
         // Before Linux 6.3 a tmpfs can't be mapped: the nodes then belong to nobody, and work all the same.
         let _ = mount::set(&devices, MountAttrFlags::empty(), idmap::lend(&image_maps.image));

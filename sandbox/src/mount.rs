@@ -47,6 +47,15 @@ pub(crate) fn copy_of(place: impl AsFd) -> io::Result<OwnedFd> {
     Ok(open_tree(place, "", flags)?)
 }
 
+/// As [`copy_of`], with all that is mounted below.
+pub(crate) fn tree_of(place: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(place, "", flags)?)
+}
+
 /// Sets `MOUNT_ATTR_*` flags and, if given, the id map of a mount.
 pub(crate) fn set(mount: impl AsFd, attributes: MountAttrFlags, id_map: Option<BorrowedFd<'_>>) -> io::Result<()> {
     sys::mount_setattr(mount.as_fd(), u64::from(attributes.bits()), id_map, false)

@@ -95,9 +95,11 @@ fn take_connection() -> std::io::Result<OwnedFd> {
 }
 
 fn prepare(settings: &Settings) -> Result<Workshop, Failure> {
+    // First, because the folders take the rest of the host, /sys/fs/cgroup included, out of sight.
+    let cgroups = Cgroups::prepare(&settings.cgroup)?;
     let folders = Folders::prepare(settings)?;
     let mut workshop = Workshop {
-        cgroups: Cgroups::prepare(&settings.cgroup)?,
+        cgroups,
         policy: Policy::compile().step("compile the system call filters")?,
         maps: Cache::new(settings.uid, settings.gid),
         // The last launcher may not have come to the end of it.

@@ -14,4 +14,5 @@ mod daemon;
 pub use daemon::{Unpack, main};
 
 pub(crate) mod folders;
+mod view;
 mod worker;
