@@ -132,6 +132,7 @@ async fn relay(attachment: &mut Attachment, output: &mut Output, events: &mut Ev
                 session::Output::Skipped { bytes } => {
                     waiting = Some(format!("\r\n[cloister: {bytes} bytes of output were skipped]\r\n").into());
                 }
+                session::Output::Room => {}
                 session::Output::Ended(exit) => return End::Exited(exit),
                 session::Output::Lost(error) => return End::Failed(error.into()),
             },

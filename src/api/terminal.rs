@@ -76,7 +76,7 @@ async fn attach(
     context.clients.spawn(
         async move {
             match Socket::upgraded(upgrade).await {
-                Ok(socket) => Client::new(socket, attachment, wish).serve(stop.cancelled_owned()).await,
+                Ok(socket) => Client::new(socket, attachment, wish).serve(stop.child_token().cancelled_owned()).await,
                 Err(error) => tracing::debug!(%error, "gone before the upgrade"),
             }
             // Counts as a connection for as long as it lasts.
@@ -285,6 +285,7 @@ impl Client {
                 self.send(bytes)?;
                 Ok(if whole { Pace::Yield } else { Pace::On })
             }
+            Output::Room => Ok(Pace::On),
             Output::Skipped { bytes } => {
                 // CAN ends whatever escape sequence the gap cut in two.
                 let notice = format!("\x18\x1b[0m\r\n[{bytes} bytes of output skipped]\r\n");

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::net::{RecvFlags, recv};
 use sandbox::control::{CONTROL_BYTES_MAX, Exit, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
 use sandbox::spec::ProjectId;
 use tokio::time::timeout;
@@ -20,7 +21,6 @@ const ANCILLARY_BYTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Link {
     socket: UnixSeqpacket,
-    buffer: Vec<u8>,
 }
 
 /// What a cell said, checked.
@@ -55,7 +55,7 @@ impl Link {
                 }
                 connected => connected?,
             };
-            let mut link = Self { socket, buffer: vec![0; CONTROL_BYTES_MAX] };
+            let mut link = Self { socket };
             let (hello, _) = link.reply().await?.ok_or(Error::Gone)?;
             Ok((link, hello))
         });
@@ -96,14 +96,12 @@ impl Link {
     }
 
     async fn reply(&mut self) -> Result<Option<(Reply, Vec<OwnedFd>)>, Error> {
-        let mut ancillary = [0; ANCILLARY_BYTES];
-        let (info, messages) = loop {
-            match self.socket.recv_with_ancillary(&mut self.buffer, &mut ancillary).await {
-                // Said once, before what is still to be read: the cell closed without having read all it was sent.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-                received => break received?,
-            }
-        };
+        let length = self.next_length().await?;
+        if length > CONTROL_BYTES_MAX {
+            return Err(Error::Protocol("the cell sent a message that is too long".to_owned()));
+        }
+        let (mut buffer, mut ancillary) = (vec![0; length], [0; ANCILLARY_BYTES]);
+        let (info, messages) = self.socket.recv_with_ancillary(&mut buffer, &mut ancillary).await?;
         let descriptors = messages.into_messages().flat_map(|message| match message {
             OwnedAncillaryMessage::FileDescriptors(descriptors) => descriptors.collect::<Vec<_>>(),
             _ => Vec::new(),
@@ -115,9 +113,23 @@ impl Link {
         if info.bytes_read() == 0 {
             return Ok(None);
         }
-        let reply = serde_json::from_slice(&self.buffer[..info.bytes_read()]);
+        let reply = serde_json::from_slice(&buffer[..info.bytes_read()]);
         let reply = reply.map_err(|error| Error::Protocol(format!("the cell sent a malformed message: {error}")))?;
         Ok(Some((reply, descriptors)))
+    }
+
+    /// Waits for the next packet and gives its length, so that no buffer is held while there is none.
+    async fn next_length(&self) -> io::Result<usize> {
+        loop {
+            let mut guard = self.socket.as_async_fd().readable().await?;
+            let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+            match guard.try_io(|socket| Ok(recv(socket.get_ref(), &mut [0; 1], flags)?.1)) {
+                // Said once, before what is still to be read: the cell closed without having read all it was sent.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Ok(length) => return length,
+                Err(_would_block) => {}
+            }
+        }
     }
 }
 

@@ -165,3 +165,6 @@ impl Cell {
         sent.map_err(|_| Error::Gone)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,8 @@ pub(crate) enum Output {
         /// How many.
         bytes: u64,
     },
+    /// Nothing, but more input may be taken from the client again.
+    Room,
     /// The program ended and the client has had all of its output.
     Ended(Exit),
     /// The cell ended or broke the protocol.
@@ -56,6 +58,8 @@ pub(crate) struct Attachment {
     resize: Option<Size>,
     /// Typed, but not yet sent.
     waiting: Vec<u8>,
+    /// The client isn't read, since too much waits.
+    full: bool,
     /// Distinguishes this client's input from all others', over all restarts of the server.
     client: u64,
     /// Input bytes sent, and of those taken by the terminal.
@@ -85,6 +89,7 @@ impl Attachment {
             window,
             resize: None,
             waiting: Vec::new(),
+            full: false,
             client: u64::from_le_bytes(client),
             sent: 0,
             taken: 0,
@@ -101,11 +106,12 @@ impl Attachment {
     pub(crate) fn input(&mut self, bytes: &[u8]) {
         let typed = if self.waiting.is_empty() { self.send_input(bytes) } else { 0 };
         self.waiting.extend_from_slice(&bytes[typed..]);
+        self.full = self.waiting.len() >= INPUT_WAITING_BYTES_MAX;
     }
 
-    /// Whether more input should be taken from the client now.
+    /// Whether more input should be taken from the client now; if not, [`Output::Room`] says when.
     pub(crate) fn takes_input(&self) -> bool {
-        self.waiting.len() < INPUT_WAITING_BYTES_MAX
+        !self.full
     }
 
     /// Gives the session a new size; of several at once the last one counts.
@@ -124,11 +130,14 @@ impl Attachment {
         std::future::poll_fn(|cx| self.poll_output(cx, bytes_max, out)).await
     }
 
-    /// Moves what waits to be sent and what came in, while the client can't take output. Never ready unless it is lost.
+    /// Moves what waits to be sent and what came in, while the client can't take output; so it gives none.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         loop {
             if let Poll::Ready(Err(error)) = self.poll_due(cx) {
                 return Poll::Ready(Output::Lost(error));
+            }
+            if self.has_room_again() {
+                return Poll::Ready(Output::Room);
             }
             if self.exit.is_some() {
                 return Poll::Pending;
@@ -166,10 +175,20 @@ impl Attachment {
             if let Poll::Ready(Err(error)) = self.poll_due(cx) {
                 return Poll::Ready(Output::Lost(error));
             }
+            if self.has_room_again() {
+                return Poll::Ready(Output::Room);
+            }
             if let Err(error) = ready!(self.poll_packet(cx)) {
                 return Poll::Ready(Output::Lost(error));
             }
         }
+    }
+
+    /// Whether too much waited until now.
+    fn has_room_again(&mut self) -> bool {
+        let room = self.full && self.waiting.len() < INPUT_WAITING_BYTES_MAX;
+        self.full &= !room;
+        room
     }
 
     /// Goes on where a client begins that has seen nothing.
@@ -298,3 +317,6 @@ impl Attachment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

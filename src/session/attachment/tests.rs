@@ -1,0 +1,197 @@
+//! An attachment against a cell that each test plays itself, fair and foul.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::net::{SocketFlags, socketpair};
+use sandbox::log::{LogWriter, RING_BYTES_MIN};
+use tokio::time::timeout;
+
+use super::*;
+
+/// Longest wait for what must come.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct FakeCell {
+    log: LogWriter,
+    data: OwnedFd,
+}
+
+impl FakeCell {
+    fn send(&self, frame: FromCell) {
+        self.send_raw(&frame.encode());
+    }
+
+    fn send_raw(&self, packet: &[u8]) {
+        send(&self.data, packet, SendFlags::NOSIGNAL).unwrap();
+    }
+
+    /// The packets that have come by now.
+    fn received(&self) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        let mut packet = vec![0; FRAME_BYTES_MAX];
+        while let Ok((length, _)) = recv(&self.data, packet.as_mut_slice(), RecvFlags::DONTWAIT) {
+            packets.push(packet[..length].to_vec());
+        }
+        packets
+    }
+
+    fn input(&self) -> Vec<u8> {
+        let mut typed = Vec::new();
+        for packet in self.received() {
+            if let ToCell::Input { seq, bytes, .. } = ToCell::decode(&packet).unwrap() {
+                assert_eq!(seq % 65_536, typed.len() as u64 % 65_536);
+                typed.extend_from_slice(bytes);
+            }
+        }
+        typed
+    }
+}
+
+fn attached() -> (Attachment, FakeCell) {
+    let log = LogWriter::create(RING_BYTES_MIN).unwrap();
+    let (ours, data) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let attachment = Attachment::new(log.file().try_clone().unwrap(), ours).unwrap();
+    (attachment, FakeCell { log, data })
+}
+
+/// The next output, which must come.
+async fn next(attachment: &mut Attachment) -> (Output, Vec<u8>) {
+    let mut bytes = Vec::new();
+    let polled = std::future::poll_fn(|cx| attachment.poll_output(cx, 4096, &mut bytes));
+    (timeout(DEADLINE, polled).await.expect("output comes"), bytes)
+}
+
+/// Polls once; whether there was output.
+async fn settled(attachment: &mut Attachment) -> bool {
+    let mut bytes = Vec::new();
+    std::future::poll_fn(|cx| Poll::Ready(attachment.poll_output(cx, 4096, &mut bytes).is_pending())).await
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn output_comes_in_order_and_the_end_after_it() {
+    run(async {
+        let (mut attachment, mut cell) = attached();
+        cell.log.append(b"one ");
+        assert!(matches!(next(&mut attachment).await, (Output::Bytes, bytes) if bytes == b"one "));
+        assert!(settled(&mut attachment).await);
+        cell.log.append(b"two");
+        cell.send(FromCell::Wake { taken: 0 });
+        cell.send(FromCell::Ended(Exit::Code(3)));
+        drop(cell);
+        assert!(matches!(next(&mut attachment).await, (Output::Bytes, bytes) if bytes == b"two"));
+        assert!(matches!(next(&mut attachment).await.0, Output::Ended(Exit::Code(3))));
+    });
+}
+
+#[test]
+fn credit_follows_what_the_client_has_had() {
+    run(async {
+        let (mut attachment, mut cell) = attached();
+        let credits = |cell: &FakeCell| -> Vec<(u64, u64)> {
+            let packets = cell.received();
+            let credit = |packet: &Vec<u8>| match ToCell::decode(packet).unwrap() {
+                ToCell::Credit { seen, upto } => (seen, upto),
+                other => panic!("{other:?}"),
+            };
+            packets.iter().map(credit).collect()
+        };
+        let window = u64::from(RING_BYTES_MIN) / 2;
+        assert_eq!(credits(&cell), [(0, window)]);
+        cell.log.append(&[b'x'; 1000]);
+        next(&mut attachment).await;
+        assert_eq!(credits(&cell), [], "not before the client was given it");
+        assert!(settled(&mut attachment).await);
+        assert_eq!(credits(&cell), [(1000, 1000 + window)]);
+        assert!(settled(&mut attachment).await);
+        assert_eq!(credits(&cell), [], "not twice");
+    });
+}
+
+#[test]
+fn who_is_too_slow_skips_to_a_lines_beginning() {
+    run(async {
+        let (mut attachment, mut cell) = attached();
+        cell.log.append(b"first\n");
+        next(&mut attachment).await;
+        for _ in 0..3 {
+            cell.log.append(&b"0123456\n".repeat(8000));
+        }
+        assert!(matches!(next(&mut attachment).await.0, Output::Skipped { bytes } if bytes > 100_000));
+        assert!(matches!(next(&mut attachment).await, (Output::Bytes, bytes) if bytes.starts_with(b"0123456\n")));
+    });
+}
+
+#[test]
+fn input_waits_for_room_and_none_is_lost() {
+    run(async {
+        let (mut attachment, cell) = attached();
+        cell.received();
+        let typed: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+        for piece in typed.chunks(50_000) {
+            attachment.input(piece);
+        }
+        assert!(!attachment.takes_input());
+        let mut taken = cell.input();
+        assert_eq!(taken.len() as u64, INPUT_WINDOW_BYTES);
+        let mut had_room = false;
+        while taken.len() < typed.len() {
+            cell.send(FromCell::Wake { taken: taken.len() as u64 });
+            let mut output = Vec::new();
+            // Ready when there is room for more; otherwise what was taken has let more out by now.
+            let polled = std::future::poll_fn(|cx| attachment.poll_output(cx, 1, &mut output));
+            had_room |= matches!(timeout(Duration::from_millis(20), polled).await, Ok(Output::Room));
+            taken.extend(cell.input());
+        }
+        assert!(taken == typed && had_room && attachment.takes_input());
+    });
+}
+
+#[test]
+fn what_a_cell_must_not_say_loses_the_session() {
+    run(async {
+        for packet in [&b"\x81"[..], b"\x99\0\0\0\0\0\0\0\0", &[0x81; 40], &[0x81, 1, 0, 0, 0, 0, 0, 0, 0]] {
+            let (mut attachment, cell) = attached();
+            cell.send_raw(packet);
+            assert!(matches!(next(&mut attachment).await.0, Output::Lost(_)), "{packet:?}");
+        }
+        let (mut attachment, cell) = attached();
+        drop(cell);
+        assert!(matches!(next(&mut attachment).await.0, Output::Lost(error) if error.to_string() == "the cell ended"));
+    });
+}
+
+#[test]
+fn descriptors_of_a_wrong_kind_are_refused() {
+    run(async {
+        let log = LogWriter::create(RING_BYTES_MIN).unwrap();
+        let file = || OwnedFd::from(tempfile::tempfile().unwrap());
+        assert!(Attachment::new(log.file().try_clone().unwrap(), file()).is_err());
+        let (stream, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(Attachment::new(log.file().try_clone().unwrap(), stream.into()).is_err());
+        let (ours, _theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        assert!(Attachment::new(file(), ours).is_err());
+    });
+}
+
+#[test]
+fn a_socket_made_blocking_by_its_other_owner_blocks_nobody() {
+    run(async {
+        let log = LogWriter::create(RING_BYTES_MIN).unwrap();
+        let (ours, _theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let kept = ours.try_clone().unwrap();
+        let mut attachment = Attachment::new(log.file().try_clone().unwrap(), ours).unwrap();
+        rustix::io::ioctl_fionbio(kept.as_fd(), false).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&kept, 4096).unwrap();
+        for _ in 0..10 {
+            attachment.input(&[b'x'; 10_000]);
+        }
+        assert!(settled(&mut attachment).await);
+    });
+}
