@@ -1,5 +1,7 @@
 //! What a cell costs while nobody uses it: memory of the host, per cell, without its shell.
 
+use anyhow::Context;
+
 use crate::client::Client;
 use crate::report::{Report, Verdict};
 use crate::samples::Samples;
@@ -10,27 +12,29 @@ const CELLS: usize = 50;
 
 const KIB_MAX: f64 = 1024.0;
 
-/// Fields of /proc/meminfo that a cell adds to (proc_meminfo(5)): what its processes hold, and what the kernel holds for it.
-/// Free memory isn't among them, since caches move it; shared memory is, since a session's log lies there.
-const FIELDS: [&str; 6] = ["AnonPages", "Shmem", "Slab", "KernelStack", "PageTables", "Percpu"];
+/// What the kernel holds for a cell, of /proc/meminfo (proc_meminfo(5)). Not its `AnonPages`, which are everybody's: what
+/// the processes hold is asked of them.
+const KERNEL: [&str; 3] = ["Slab", "KernelStack", "Percpu"];
 
 /// Measures in so many rounds: memory with cells, less memory without, by their number.
 pub(crate) fn measure(server: &Server, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
+    server.until_idle()?;
     let mut per_cell = Samples::default();
     // The first isn't counted: whatever is allocated once for all is there afterwards.
     for number in 0..=rounds {
-        let before = settled()?;
+        let before = settled(server)?;
         let projects: Vec<String> = (0..CELLS).map(|number| format!("idle-{number}")).collect();
         for project in &projects {
             let mut client = Client::connect(&server.address, &format!("/ws/terminal/{project}/"))?;
             client.until_prompt()?;
             client.until_closed(b"exit\r")?;
         }
-        let with = settled()?;
+        let with = settled(server)?;
         for project in &projects {
             server.remove(project)?.ask()?;
         }
-        let after = settled()?;
+        server.until_idle()?;
+        let after = settled(server)?;
         if number > 0 {
             // What went on meanwhile in one direction cancels out.
             per_cell.add((with - f64::midpoint(before, after)) / CELLS as f64);
@@ -42,12 +46,22 @@ pub(crate) fn measure(server: &Server, rounds: usize, report: &mut Report) -> an
     Ok(())
 }
 
-/// Memory in use in KiB, without what the kernel keeps only as long as nobody wants the room: it is asked to let go of
-/// cached directory entries and inodes first.
-fn settled() -> anyhow::Result<f64> {
+/// Memory in use in KiB, of the kernel and of the server's, the launcher's and the cells' processes. The kernel is asked first
+/// to let go of cached directory entries and inodes, which it keeps only as long as nobody wants the room.
+fn settled(server: &Server) -> anyhow::Result<f64> {
     std::fs::write("/proc/sys/vm/drop_caches", "2")?;
-    let text = std::fs::read_to_string("/proc/meminfo")?;
-    let fields = text.lines().filter_map(|line| line.split_once(':'));
-    let wanted = fields.filter(|(name, _)| FIELDS.contains(name));
-    Ok(wanted.filter_map(|(_, value)| value.trim().split(' ').next()?.parse::<f64>().ok()).sum())
+    let mut sum = sum_of("/proc/meminfo", &KERNEL)?;
+    for pid in server.pids() {
+        // Pages that several share are counted to each in part; so are those of the sessions' logs.
+        sum += sum_of(&format!("/proc/{pid}/smaps_rollup"), &["Pss"])?;
+        sum += sum_of(&format!("/proc/{pid}/status"), &["VmPTE"])?;
+    }
+    Ok(sum)
+}
+
+/// The sum of these fields of a file whose lines are `name: number kB`.
+fn sum_of(file: &str, wanted: &[&str]) -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    let fields = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| wanted.contains(name));
+    Ok(fields.filter_map(|(_, value)| value.split_whitespace().next()?.parse::<f64>().ok()).sum())
 }

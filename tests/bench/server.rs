@@ -90,6 +90,13 @@ impl Server {
         Api::connect(&self.address, "DELETE", &format!("/api/projects/{project}"))
     }
 
+    /// Pids of the server, of the launcher, and of every cell's init.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let mut pids = vec![self.process.id().cast_signed(), self.launcher];
+        pids.extend(children(self.launcher));
+        pids
+    }
+
     /// Whether the cell's cgroup is removed in every hierarchy, which the kernel allows once no process is left in it.
     pub(crate) fn is_gone(&self, project: &str) -> bool {
         self.groups().all(|group| !group.join(project).exists())
