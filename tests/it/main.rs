@@ -4,6 +4,7 @@
 mod attach;
 mod browser;
 mod command;
+mod escape;
 mod harness;
 mod http;
 mod images;

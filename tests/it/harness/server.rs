@@ -80,6 +80,16 @@ impl Server {
         self.folder.path().join("projects")
     }
 
+    /// The state folder, which all tests share.
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The server's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The run directory.
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.folder.path().join("run")
