@@ -115,6 +115,8 @@ async fn serve(stream: TcpStream, connection: Connection, routes: BoxedFilter<(R
     let routes = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
+        // Never the query, which may hold the token.
+        tracing::debug!(%peer, method = %request.method(), path = request.uri().path(), "request");
         let answering = timeout(REQUEST_WAIT, routes.call(request));
         async move { answering.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response())) }
     });

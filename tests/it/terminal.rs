@@ -35,16 +35,20 @@ fn the_address_works_without_its_last_slash() {
 fn jobs_are_controlled() {
     let Some(server) = Server::start() else { return };
     block_on(async {
-        let mut terminal = server.prompt(&server.project(), "").await;
+        let project = server.project();
+        let mut terminal = server.prompt(&project, "").await;
+        let mut watching = server.prompt(&project, "&session=watching").await;
         terminal.send("sleep 1000\r").await;
-        terminal.expect("sleep 1000\r\n").await;
+        // `+`: it is in the foreground, so keys reach it and not the shell.
+        watching.run_until("ps -o stat= -C sleep", "S+").await;
         terminal.send("\x1a").await;
         terminal.expect("Stopped").await;
         terminal.expect("$ ").await;
         assert!(terminal.run("jobs").await.contains("Stopped"));
         terminal.send("fg\r").await;
-        terminal.expect("sleep 1000\r\n").await;
+        watching.run_until("ps -o stat= -C sleep", "S+").await;
         terminal.send("\x03").await;
+        terminal.expect("^C").await;
         terminal.expect("$ ").await;
         terminal.send("echo sta''tus $?\r").await;
         terminal.expect("status 130\r\n").await;
@@ -61,13 +65,18 @@ fn the_size_follows_the_query_and_the_api() {
         let _unsized = server.open(&project, "").await;
         assert_eq!(first.run("stty size").await, "30 100\r\n");
         let _second = server.open(&project, "&cols=90&rows=20").await;
-        assert_eq!(first.run("stty size").await, "20 90\r\n");
-        first.run("trap 'echo resi''zed' WINCH").await;
+        first.run_until("stty size", "20 90\r\n").await;
+        // Blocked before it says so: the signal can't come too early to be seen.
+        let wait = "import os, signal as s; s.pthread_sigmask(s.SIG_BLOCK, [s.SIGWINCH]); print('rea' + 'dy', flush=True); \
+                    s.sigwait([s.SIGWINCH]); print('resi' + 'zed', *os.get_terminal_size())";
+        first.send(&format!("python3 -c \"{wait}\"\r")).await;
+        first.expect("ready\r\n").await;
         let resize = async |session: &str, body| {
             server.ask("POST", &format!("/api/projects/{project}/sessions/{session}/size"), Some(body)).await
         };
         assert_eq!(resize("main", json!({ "cols": 120, "rows": 40 })).await.status, 204);
-        first.expect("resized").await;
+        first.expect("resized 120 40\r\n").await;
+        first.expect("$ ").await;
         assert_eq!(first.run("stty size").await, "40 120\r\n");
         let missing = resize("other", json!({ "cols": 120, "rows": 40 })).await;
         assert_eq!((missing.status, missing.code().as_str()), (404, "session_not_found"));
@@ -256,12 +265,15 @@ fn a_client_that_does_not_read_holds_back_nobody_else() {
     let Some(server) = Server::start() else { return };
     let project = server.project();
     block_on(async {
-        let _stalled = server.prompt(&project, "").await;
+        let mut stalled = server.prompt(&project, "").await;
         let mut reading = server.open(&project, "").await;
         reading.expect("$ ").await;
         reading.send("seq 1 2000000; echo do''ne\r").await;
         reading.expect("2000000\r\ndone\r\n").await;
         assert_eq!(reading.run("echo alive").await, "alive\r\n");
+        // It is told that there is a gap, and has the rest like everybody.
+        stalled.expect("bytes of output skipped]\r\n").await;
+        stalled.expect("alive\r\nend-1\r\n").await;
     });
 }
 
@@ -381,6 +393,78 @@ fn a_cell_that_is_killed_closes_its_clients_and_can_be_had_again() {
         let (code, reason, _) = terminal.closed().await;
         assert!([1000, 1011].contains(&code), "{code} {reason}");
         server.prompt(&project, "").await;
+    });
+}
+
+#[test]
+fn a_cell_that_dies_closes_its_clients_and_nothing_of_it_is_left() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project();
+    block_on(async {
+        let mut terminal = server.prompt(&project, "").await;
+        let [init, ..] = server.processes(&project)[..] else { panic!("the cell has no process") };
+        rustix::process::kill_process(init, Signal::KILL).unwrap();
+        let (code, reason, _) = terminal.closed().await;
+        assert_eq!((code, reason.as_str()), (1011, "the cell ended"));
+        server.logged("cell is gone").await;
+        assert!(server.processes(&project).is_empty());
+        assert_eq!(server.prompt(&project, "").await.run("echo ba''ck").await, "back\r\n");
+    });
+}
+
+#[test]
+fn the_server_keeps_nothing_of_clients_and_cells_that_are_gone() {
+    let Some(server) = Server::start() else { return };
+    let first = server.project();
+    block_on(async {
+        server.prompt(&first, "").await;
+        server.command(&["project", "stop", "--all"]).output().unwrap();
+        server.logged("cell is gone").await;
+        let before = server.descriptors();
+        let project = server.project();
+        for name in 0..10 {
+            let mut terminal = server.prompt(&project, &format!("&session=s{name}")).await;
+            let mut watching = server.open(&project, &format!("&session=s{name}")).await;
+            terminal.send("exit\r").await;
+            terminal.closed().await;
+            watching.closed().await;
+        }
+        assert_eq!(server.ask("DELETE", &format!("/api/projects/{project}"), None).await.status, 204);
+        // The server closes its side after ours: the last of them may be a moment away.
+        let by = Instant::now() + Duration::from_secs(10);
+        while server.descriptors() > before && Instant::now() < by {
+            assert_eq!(server.ask("GET", "/healthz", None).await.status, 200);
+        }
+        // The connection that is asked by may still be closing.
+        assert!(server.descriptors() <= before + 1, "{before} before, {} now", server.descriptors());
+    });
+}
+
+#[test]
+fn without_its_launcher_the_server_says_so_and_serves_what_runs() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project();
+    block_on(async {
+        let mut terminal = server.prompt(&project, "").await;
+        rustix::process::kill_process(server.launcher(), Signal::KILL).unwrap();
+        let refused = server.try_open(&server.project(), "").await.err().expect("no launcher");
+        assert_eq!(refused.status, 503);
+        assert!(refused.body.contains("launcher_gone") && refused.body.contains("restart cloister"), "{refused:?}");
+        assert_eq!(terminal.run("echo st''ill").await, "still\r\n");
+        server.prompt(&project, "&session=more").await;
+    });
+}
+
+#[test]
+fn hundreds_share_a_server() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project();
+    block_on(async {
+        let mut typing = server.prompt(&project, "").await;
+        let watching = (0..200).map(|_| server.open(&project, ""));
+        let mut watching = futures_util::future::join_all(watching).await;
+        typing.run("echo to e''verybody").await;
+        futures_util::future::join_all(watching.iter_mut().map(|one| one.expect("to everybody\r\n"))).await;
     });
 }
 

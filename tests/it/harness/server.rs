@@ -115,6 +115,26 @@ impl Server {
         assert!(found.is_some(), "the server did not log {text:?}, but:\n{}", self.log.text());
     }
 
+    /// How many descriptors the server has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        Path::new("/proc").join(self.process.id().to_string()).join("fd").read_dir().expect("the server runs").count()
+    }
+
+    /// The server's launcher.
+    pub(crate) fn launcher(&self) -> Pid {
+        let pid = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the server runs");
+        let child = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        child.expect("the server has a launcher")
+    }
+
+    /// The processes of a project's cell, its init first.
+    pub(crate) fn processes(&self, project: &str) -> Vec<Pid> {
+        let leaf = Path::new(&self.cgroup).join(project).join("cgroup.procs");
+        let found = hierarchies().find_map(|root| std::fs::read_to_string(root.join(&leaf)).ok()).unwrap_or_default();
+        found.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    }
+
     /// Sends the server a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).expect("the server can be signalled");
@@ -200,11 +220,16 @@ fn spawn(settings: &Settings, state: &Path, folder: &Path, cgroup: &str) -> (Chi
 
 /// Removes a cgroup in every hierarchy, once nothing is in it.
 pub(crate) fn remove_cgroup(name: &str) {
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = root.read_dir().into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.to_owned()]) {
+    for hierarchy in hierarchies() {
         let _ = std::fs::remove_dir(hierarchy.join(name));
     }
+}
+
+/// Where cgroup hierarchies are mounted: version 2 alone, or one folder for each.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let inner = root.read_dir().into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    inner.chain([root.to_owned()])
 }
 
 /// A server's log as it grows.

@@ -112,6 +112,18 @@ impl Terminal {
         output
     }
 
+    /// Runs a command until its output contains `wanted`: for what happens elsewhere, without a word.
+    pub(crate) async fn run_until(&mut self, command: &str, wanted: &str) {
+        let by = Instant::now() + DEADLINE;
+        loop {
+            let output = self.run(command).await;
+            if output.contains(wanted) {
+                return;
+            }
+            assert!(Instant::now() < by, "no {wanted:?} by {command:?}, but {output:?}");
+        }
+    }
+
     /// The next message as it came; `None` at the end.
     pub(crate) async fn message(&mut self) -> Option<Message> {
         match timeout(DEADLINE, self.socket.next()).await.expect("a message in time") {
