@@ -124,6 +124,10 @@ impl Launcher {
     }
 }
 
+/// How often sealing is tried. The kernel refuses, after having waited 150 ms itself, while it still holds a page of what was
+/// just written, as it may on a loaded machine.
+const SEAL_TRIES_MAX: u32 = 20;
+
 /// A copy of a program in memory that nobody can change any more.
 fn sealed_copy(binary: &Path) -> io::Result<OwnedFd> {
     let copy = memfd_create(c"cloister-launcher", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
@@ -131,6 +135,12 @@ fn sealed_copy(binary: &Path) -> io::Result<OwnedFd> {
     io::copy(&mut std::fs::File::open(binary)?, &mut file)?;
     file.flush()?;
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    for _ in 1..SEAL_TRIES_MAX {
+        match fcntl(&file, FcntlArg::F_ADD_SEALS(seals)) {
+            Err(nix::errno::Errno::EBUSY) => {}
+            sealed => return Ok(sealed.map(|_| file.into())?),
+        }
+    }
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
 }
