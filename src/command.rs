@@ -15,7 +15,7 @@ use crate::project::{Error, Projects, Summary};
 pub(crate) fn run(config: Config, command: &ProjectCommand) -> anyhow::Result<ExitCode> {
     let id = match command {
         ProjectCommand::Create { id, .. } | ProjectCommand::Rm { id } | ProjectCommand::Stop { id: Some(id), .. } => {
-            Some(ProjectId::parse(id).with_context(|| format!("project `{id}`"))?)
+            Some(ProjectId::parse(id).with_context(|| format!("project `{}`", id.escape_debug()))?)
         }
         ProjectCommand::Ls | ProjectCommand::Stop { id: None, .. } => None,
     };

@@ -48,7 +48,8 @@ impl End {
 
 /// Runs a command, or the image's shell, and ends with its status.
 pub(crate) fn run(config: Config, options: &RunOptions) -> anyhow::Result<ExitCode> {
-    let project = ProjectId::parse(&options.project).with_context(|| format!("project `{}`", options.project))?;
+    let project =
+        ProjectId::parse(&options.project).with_context(|| format!("project `{}`", options.project.escape_debug()))?;
     let host = Host::start(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(run_in_cell(host, &project, &options.command))

@@ -84,7 +84,10 @@ impl Session {
         let (master, leader) = as_user(&program.user, || {
             let pair =
                 native_pty_system().openpty(pty_size(size)).map_err(|error| format!("no terminal: {error:#}"))?;
-            let child = pair.slave.spawn_command(program.command).map_err(|error| format!("{error:#}"))?;
+            let child = pair
+                .slave
+                .spawn_command(program.command)
+                .map_err(|error| format!("the program can't be started: {error:#}"))?;
             let leader = child.process_id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             Ok((pair.master, leader.ok_or("the program has no pid")?))
         })?;
