@@ -6,6 +6,7 @@ mod browser;
 mod command;
 mod escape;
 mod harness;
+mod hostile;
 mod http;
 mod images;
 mod pty;

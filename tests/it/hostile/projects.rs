@@ -1,0 +1,159 @@
+//! Projects whose folders and settings aren't what they should be, or change while a cell starts.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+
+use super::{Canary, does, fails, output, text};
+use crate::harness::Server;
+
+/// A new project's id and folder.
+fn create(server: &Server) -> (String, PathBuf) {
+    let project = server.project();
+    does(server, &["project", "create", &project]);
+    let folder = server.projects().join(&project);
+    (project, folder)
+}
+
+#[test]
+fn a_workspace_that_is_no_folder_is_named() {
+    let Some(server) = Server::start() else { return };
+    let canary = Canary::new(&server);
+    let (project, folder) = create(&server);
+    let (workspace, aside) = (folder.join("workspace"), folder.join("aside"));
+    let step = format!("open the workspace of project {project} (is it missing, or a link?)");
+    let refused = || {
+        fails(&server, &["run", &project, "--", "true"], &[&step]);
+        canary.sings();
+    };
+    fs::rename(&workspace, &aside).expect("it can be moved");
+    refused();
+    for target in [canary.path(), "aside", "/proc/self/cwd"] {
+        symlink(target, &workspace).expect("a link can be made");
+        refused();
+        fs::remove_file(&workspace).expect("it can be removed");
+    }
+    mknodat(CWD, &workspace, FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("a FIFO can be made");
+    refused();
+    fs::remove_file(&workspace).expect("it can be removed");
+    fs::rename(&aside, &workspace).expect("it can be moved");
+    assert_eq!(does(&server, &["run", &project, "--", "echo", "fine"]), "fine\n");
+}
+
+#[test]
+fn a_project_that_is_a_link_is_none() {
+    let Some(server) = Server::start() else { return };
+    let canary = Canary::new(&server);
+    let (project, _) = create(&server);
+    let link = server.project();
+    for target in [&project, canary.path()] {
+        symlink(target, server.projects().join(&link)).expect("a link can be made");
+        for words in [&["run", &link, "--", "true"][..], &["project", "rm", &link]] {
+            fails(&server, words, &[&format!("project {link}: it is no folder; links are not followed")]);
+        }
+        fs::remove_file(server.projects().join(&link)).expect("it can be removed");
+    }
+    canary.sings();
+}
+
+#[test]
+fn settings_that_are_wrong_are_named_with_their_place() {
+    let Some(server) = Server::start() else { return };
+    let (project, folder) = create(&server);
+    let file = folder.join("project.toml");
+    let refused =
+        |says: &str| fails(&server, &["run", &project, "--", "true"], &[&format!("project {project}: {says}")]);
+    for (text, says) in [
+        ("memory = 1\n", "project.toml:1: unknown field `memory`, expected one of `image`"),
+        ("\n[limits]\npids = 1\n", "project.toml:3: unknown field `pids`, expected one of `memory_bytes_max`"),
+        ("network = 'host'\n", "project.toml:1: unknown variant `host`, expected `none`"),
+        ("image = '../../etc'\n", "the store has no image \"../../etc\""),
+        ("image = \"a\\nb\"\n", "project.toml: image must be an image's name as `cloister image ls` shows it"),
+        ("[limits]\npids_max = 0\n", "project.toml: limits.pids_max must be at least 8, is 0"),
+        ("[limits]\nmemory_bytes_max = -1\n", "project.toml:2: invalid value: integer `-1`, expected u64"),
+        ("[env]\n'A=B' = ''\n", "project.toml: env.A=B: a name has no '=' in it"),
+        ("[env", "project.toml:1: "),
+    ] {
+        fs::write(&file, text).expect("the settings are written");
+        refused(says);
+    }
+    fs::write(&file, vec![b'#'; 200_000]).expect("the settings are written");
+    refused("project.toml: it is larger than 131072 bytes");
+    fs::remove_file(&file).expect("it can be removed");
+    symlink("/etc/passwd", &file).expect("a link can be made");
+    refused("project.toml: ");
+    fs::remove_file(&file).expect("it can be removed");
+    mknodat(CWD, &file, FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("a FIFO can be made");
+    refused("project.toml: it is no regular file");
+    fs::remove_file(&file).expect("it can be removed");
+    // A project without settings has the defaults.
+    assert_eq!(does(&server, &["run", &project, "--", "echo", "fine"]), "fine\n");
+}
+
+#[test]
+fn settings_reach_no_further_than_their_cell() {
+    let Some(server) = Server::start() else { return };
+    let (project, folder) = create(&server);
+    let odd = "[env]\nA = '+b = c'\n'B C' = \"x\\ny\"\nLD_PRELOAD = '/workspace/none.so'\n[limits]\nopen_files_max = 4294967295\n";
+    fs::write(folder.join("project.toml"), odd).expect("the settings are written");
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("the kernel has it");
+    let said = does(
+        &server,
+        &["run", &project, "--", "python3", "-c", "import os; print([os.environ['A'], os.environ['B C']])"],
+    );
+    assert!(said.ends_with("['+b = c', 'x\\ny']\n"), "{said}");
+    assert_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern").expect("the kernel has it"), pattern);
+}
+
+#[test]
+fn ids_that_are_paths_or_options_are_refused() {
+    let Some(server) = Server::start() else { return };
+    let long = "x".repeat(41);
+    for id in ["..", ".", "a/b", "../projects/a", "/etc", "A", "a_b", "a-", "ä", "a\nb", "", &long] {
+        let refused = output(server.command(&["run", "--", id]));
+        let refused_id = output(server.command(&["project", "create", id]));
+        for refused in [refused, refused_id] {
+            assert!(!refused.status.success(), "{id:?}");
+        }
+        fails(&server, &["run", id, "--", "true"], &["a project id is 1 to 40 of a-z, 0-9 and '-'"]);
+    }
+    let option = output(server.command(&["run", "-x"]));
+    assert_eq!(option.status.code(), Some(2), "{}", text(&option.stderr));
+}
+
+#[test]
+fn a_workspace_that_is_exchanged_for_a_link_while_cells_start_leads_nowhere() {
+    const STARTS: usize = 12;
+    let Some(server) = Server::start() else { return };
+    let canary = Canary::new(&server);
+    let (project, folder) = create(&server);
+    let (workspace, link) = (folder.join("workspace"), folder.join("link"));
+    fs::write(workspace.join("mark"), "mine\n").expect("the mark is written");
+    symlink(canary.path(), &link).expect("a link can be made");
+    let stop = AtomicBool::new(false);
+    let (mut started, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, &workspace, CWD, &link, RenameFlags::EXCHANGE).expect("they can be exchanged");
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
+        });
+        for _ in 0..STARTS {
+            let run = output(server.command(&["run", &project, "--", "sh", "-c", "cat mark; ls; touch made"]));
+            if run.status.success() {
+                started += 1;
+                assert!(text(&run.stdout).starts_with("mine\n"), "{run:?}");
+            } else {
+                refused += 1;
+                assert!(text(&run.stderr).contains("open the workspace of project"), "{run:?}");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(started + refused, STARTS);
+    canary.sings();
+}
