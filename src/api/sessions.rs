@@ -1,7 +1,7 @@
-//! `/api/projects/<id>/sessions/<session>/size`: what plain terminal messages have no room for.
+//! `/api/projects/<id>/sessions/<session>`: what plain terminal messages have no room for.
 
 use http::StatusCode;
-use sandbox::control::SessionName;
+use sandbox::control::{SessionName, Size};
 use serde::Deserialize;
 use warp::Filter;
 use warp::filters::BoxedFilter;
@@ -22,14 +22,27 @@ struct Resize {
     rows: u16,
 }
 
-/// The route.
+/// The routes.
 pub(crate) fn sessions(context: &Context) -> BoxedFilter<(Response,)> {
-    warp::path!("api" / "projects" / String / "sessions" / String / "size")
+    let start = warp::path!("api" / "projects" / String / "sessions" / String)
+        .and(warp::put())
+        .and(request(context))
+        .then(async |id, session, request| respond(start(id, session, request).await));
+    let resize = warp::path!("api" / "projects" / String / "sessions" / String / "size")
         .and(warp::post())
         .and(request(context))
         .and(warp::body::content_length_limit(BODY_BYTES_MAX).and(warp::body::json()))
-        .then(async |id, session, request, body| respond(resize(id, session, request, body).await))
-        .boxed()
+        .then(async |id, session, request, body| respond(resize(id, session, request, body).await));
+    start.or(resize).unify().boxed()
+}
+
+/// Starts a session unless it runs; and a browser, which can't see why a WebSocket was refused, learns here why it can't.
+async fn start(id: String, session: String, request: Result<Request>) -> Result<Response> {
+    let request = request?.without_query()?;
+    let (id, session) = (project_id(&id)?, session_name(&session)?);
+    let opened = request.context.projects.attach(&id, &session, Size::DEFAULT, &[]).await?;
+    let status = if opened.started { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
+    Ok(status.into_response())
 }
 
 async fn resize(

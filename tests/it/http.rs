@@ -237,3 +237,22 @@ fn many_silent_connections_keep_nobody_out() {
         server.prompt(&server.project(), "").await;
     });
 }
+
+#[test]
+fn a_session_is_started_once_or_said_why_not() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project();
+    let session = format!("/api/projects/{project}/sessions/build");
+    block_on(async {
+        assert_eq!(server.ask("PUT", &session, None).await.status, 404, "the project doesn't exist");
+        server.prompt(&project, "").await;
+        assert_eq!(server.ask("PUT", &session, None).await.status, 201);
+        assert_eq!(server.ask("PUT", &session, None).await.status, 204);
+        let bare = server.project();
+        let body = json!({ "id": bare, "image": "no-such-image" });
+        assert_eq!(server.ask("POST", "/api/projects", Some(body)).await.status, 201);
+        let refused = server.ask("PUT", &format!("/api/projects/{bare}/sessions/main"), None).await;
+        assert_eq!(refused.status, 422);
+        assert!(refused.body.contains("no-such-image"), "{}", refused.body);
+    });
+}

@@ -38,26 +38,25 @@ export function terminalUrl(place: Place, size: Size, token: string): string {
 
 /** Asks over HTTP why a WebSocket failed to open, which the browser doesn't tell: the server answers as it did then. */
 export async function askWhy(place: Place, token: string): Promise<Refusal> {
-  const away: Refusal = { kind: "away", reason: "can't reach the server" };
   try {
     const query = new URLSearchParams({ session: place.session });
-    const answer = await fetch(`${terminalPath(place)}?${query}`, options(token));
+    let answer = await fetch(`${terminalPath(place)}?${query}`, options(token));
+    // An upgrade is all that was missing there: what kept the socket from opening came after that.
+    if (answer.status === 426) answer = await fetch(sessionPath(place), { ...options(token), method: "PUT" });
     if (answer.status === 401) return { kind: "token" };
-    // An upgrade is all that was missing: what kept the socket from opening came after that, or has gone.
-    if (answer.status === 426) return { kind: "away", reason: "the server opens no terminal" };
+    if (answer.ok) return { kind: "away", reason: "the server opened no terminal" };
     const reason = await reasonOf(answer);
     const passing = answer.status >= 500 || answer.status === 408 || answer.status === 429;
     return passing ? { kind: "away", reason } : { kind: "no", reason };
   } catch {
-    return away;
+    return { kind: "away", reason: "can't reach the server" };
   }
 }
 
 /** Tells the server the size of a session's terminal. */
 export async function tellSize(place: Place, size: Size, token: string): Promise<void> {
-  const path = `/api/projects/${place.project}/sessions/${place.session}/size`;
   const { headers, ...rest } = options(token);
-  await fetch(path, {
+  await fetch(`${sessionPath(place)}/size`, {
     ...rest,
     method: "POST",
     headers: { ...headers, "Content-Type": "application/json" },
@@ -72,6 +71,10 @@ export function oneLine(text: string): string {
 
 function terminalPath(place: Place): string {
   return `/ws/terminal/${place.project}/`;
+}
+
+function sessionPath(place: Place): string {
+  return `/api/projects/${place.project}/sessions/${place.session}`;
 }
 
 function options(token: string) {
