@@ -319,6 +319,36 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_packet_is_a_frame_or_refused(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..64), kind in 0..4_u8) {
+            // As it is, and once more behind a first byte that means something.
+            let known = [&[kind], &packet[..]].concat();
+            for packet in [&packet, &known] {
+                if let Ok(frame) = ToCell::decode(packet) {
+                    let mut again = Vec::new();
+                    frame.encode(&mut again);
+                    proptest::prop_assert_eq!(ToCell::decode(&again), Ok(frame));
+                }
+                if let Ok(frame) = FromCell::decode(packet) {
+                    proptest::prop_assert_eq!(FromCell::decode(&frame.encode()), Ok(frame));
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_message_or_refused(text in r#"\{"type": ?"(open|close|stop|hello|attached|ended)"(, ?"(session|size|command|version|project|exit)": ?("[a-z\\]{0,50}"|-?[0-9]{1,20}|\[.{0,20}\]|\{.{0,20}\}|null)){0,4}\}?"#) {
+            if let Ok(request) = serde_json::from_str::<Request>(&text) {
+                let again = serde_json::to_string(&request).unwrap();
+                proptest::prop_assert_eq!(serde_json::from_str::<Request>(&again).unwrap(), request);
+            }
+            if let Ok(reply) = serde_json::from_str::<Reply>(&text) {
+                let again = serde_json::to_string(&reply).unwrap();
+                proptest::prop_assert_eq!(serde_json::from_str::<Reply>(&again).unwrap(), reply);
+            }
+        }
+    }
+
     #[test]
     fn oversized_and_unknown_frames_are_refused() {
         let mut packet = vec![INPUT];

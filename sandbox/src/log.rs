@@ -237,6 +237,30 @@ mod tests {
         assert!(matches!(LogReader::open(&file), Err(LogError::Corrupt("its size is out of bounds"))));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn counters_of_a_hostile_cell_are_never_believed(
+            head in proptest::num::u64::ANY,
+            reserved in proptest::num::u64::ANY,
+            near in 0..200_000_u64,
+            from in proptest::num::u64::ANY,
+        ) {
+            let (writer, reader) = log();
+            writer.map.atomic(HEAD_AT).store(head, Ordering::Relaxed);
+            writer.map.atomic(RESERVED_AT).store(reserved, Ordering::Relaxed);
+            for from in [from, head, head.wrapping_sub(near), head.wrapping_add(near), reader.oldest()] {
+                let mut out = Vec::new();
+                match reader.read(from, 100_000, &mut out) {
+                    Ok(count) => {
+                        proptest::prop_assert_eq!(count, out.len());
+                        proptest::prop_assert!(from <= head && count <= RING_BYTES_MIN as usize);
+                    }
+                    Err(_) => proptest::prop_assert!(out.is_empty()),
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_reader_that_races_the_writer_never_sees_torn_bytes() {
         let (mut writer, reader) = log();

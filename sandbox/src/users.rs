@@ -153,6 +153,21 @@ mod tests {
         assert!(find("4294967295").unwrap_err().contains("0 to 65535"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whoever_is_found_has_an_id_of_the_cell(
+            passwd in "([a-z0-9:,\\n/]{0,40}(root|dev|0|1000|65536|4294967296|-1)?){0,8}",
+            wanted in "[a-z0-9:]{0,12}|dev|root|1000|dev:0",
+        ) {
+            let (_keep, root) = image(&passwd, &passwd);
+            if let Ok(user) = find(&root, &wanted) {
+                proptest::prop_assert!(user.uid < IDS_PER_CELL && user.gid < IDS_PER_CELL);
+                proptest::prop_assert!(user.groups.iter().all(|group| *group < IDS_PER_CELL));
+                proptest::prop_assert!(user.home.starts_with('/'));
+            }
+        }
+    }
+
     #[test]
     fn a_fifo_a_link_and_a_giant_are_no_databases() {
         let (keep, root) = image("", "");

@@ -91,3 +91,25 @@ pub enum Progress {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_request_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            proptest::prop_assert!(serde_json::from_slice::<Request>(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_request_names_projects_and_layers_and_no_paths(name in "[a-zA-Z0-9./\\-_ ]{0,70}") {
+            let project = serde_json::json!({ "type": "remove_cell", "project": name });
+            if let Ok(Request::RemoveCell { project }) = serde_json::from_value(project) {
+                proptest::prop_assert!(!project.as_str().is_empty() && !project.as_str().contains(['.', '/']));
+            }
+            let layer = serde_json::json!({ "type": "remove_layer", "layer": name });
+            proptest::prop_assert!(serde_json::from_value::<Request>(layer).is_err() || name.len() >= 64);
+        }
+    }
+}
