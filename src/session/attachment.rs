@@ -8,12 +8,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, sockopt};
 use sandbox::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_BYTES_MAX, INPUT_WINDOW_BYTES, Size, ToCell};
 use sandbox::log::{LogError, LogReader};
-use tokio_seqpacket::UnixSeqpacket;
 
+use super::data::Data;
 use super::replay;
 
 /// How far the cell may write ahead of this client, in bytes: enough that a fast client never waits for the cell, and at
@@ -48,7 +46,7 @@ pub(crate) enum Output {
 #[derive(Debug)]
 pub(crate) struct Attachment {
     log: LogReader,
-    data: UnixSeqpacket,
+    data: Data,
     /// Offset of the next byte for the client.
     cursor: u64,
     /// The last credit: what the client had had, and how far the cell may write.
@@ -73,16 +71,12 @@ impl Attachment {
     /// Takes the two descriptors that came with [`sandbox::control::Reply::Attached`] after checking them.
     pub(crate) fn new(log: OwnedFd, data: OwnedFd) -> io::Result<Self> {
         let log = LogReader::open(log).map_err(io::Error::other)?;
-        let shape = (sockopt::socket_domain(&data)?, sockopt::socket_type(&data)?);
-        if shape != (AddressFamily::UNIX, SocketType::SEQPACKET) {
-            return Err(io::Error::other("the cell sent a data socket of a wrong type"));
-        }
         let cursor = replay::start(&log).map_err(io::Error::other)?;
         let window = OUTPUT_WINDOW_BYTES.min(log.ring_bytes() / 2);
         let mut client = [0; 8];
         rustix::rand::getrandom(&mut client, rustix::rand::GetRandomFlags::empty())?;
         let mut attachment = Self {
-            data: UnixSeqpacket::try_from(data)?,
+            data: Data::new(data)?,
             cursor,
             seen: None,
             upto: 0,
@@ -206,17 +200,7 @@ impl Attachment {
     /// Receives one packet and takes note of it.
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut packet = [0; PACKET_BYTES_MAX];
-        let length = loop {
-            let mut guard = ready!(self.data.as_async_fd().poll_read_ready(cx))?;
-            // The cell may hold a copy of this descriptor and change its flags: DONTWAIT doesn't depend on them.
-            let flags = RecvFlags::DONTWAIT;
-            match guard.try_io(|data| Ok(recv(data.get_ref(), packet.as_mut_slice(), flags)?.0)) {
-                // Said once, before what is still to be read: the cell closed without having read all it was sent.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {}
-                Ok(received) => break received?,
-                Err(_would_block) => {}
-            }
-        };
+        let length = ready!(self.data.poll_receive(cx, &mut packet))?;
         if length == 0 {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the cell ended")));
         }
@@ -238,7 +222,7 @@ impl Attachment {
     /// Repeats `sends` until it says that nothing is left for which the socket has no room.
     fn poll_sent(&mut self, cx: &mut Context<'_>, sends: impl Fn(&mut Self) -> bool) -> Poll<io::Result<()>> {
         while !sends(self) {
-            ready!(self.data.as_async_fd().poll_write_ready(cx))?.clear_ready();
+            ready!(self.data.poll_room(cx))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -302,19 +286,12 @@ impl Attachment {
         INPUT_WINDOW_BYTES.saturating_sub(self.sent - self.taken) as usize
     }
 
-    /// Sends one frame; `false` when the socket has no room. A socket that is broken takes everything: receiving says so.
+    /// Sends one frame; `false` when the socket has no room.
     fn send(&mut self, frame: &ToCell<'_>) -> bool {
         self.packet.clear();
         frame.encode(&mut self.packet);
         debug_assert!(self.packet.len() <= FRAME_BYTES_MAX);
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        loop {
-            match send(&self.data, &self.packet, flags) {
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return false,
-                Ok(_) | Err(_) => return true,
-            }
-        }
+        self.data.send(&self.packet)
     }
 }
 

@@ -4,6 +4,7 @@
 //! socket of its own, so a keystroke and its echo each cross one task. It knows neither HTTP nor WebSocket.
 
 mod attachment;
+mod data;
 mod replay;
 mod text;
 

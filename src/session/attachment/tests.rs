@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::net::{SocketFlags, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use sandbox::log::{LogWriter, RING_BYTES_MIN};
 use tokio::time::timeout;
 
@@ -148,6 +148,25 @@ fn input_waits_for_room_and_none_is_lost() {
             taken.extend(cell.input());
         }
         assert!(taken == typed && had_room && attachment.takes_input());
+    });
+}
+
+#[test]
+fn keys_that_the_socket_has_no_room_for_come_later() {
+    run(async {
+        const KEYS: usize = 20_000;
+        let (mut attachment, cell) = attached();
+        (0..KEYS).for_each(|_| attachment.input(b"k"));
+        assert!(!attachment.waiting.is_empty());
+        let mut typed = cell.input().len();
+        while typed < KEYS {
+            let mut output = Vec::new();
+            let polled = std::future::poll_fn(|cx| attachment.poll_output(cx, 1, &mut output));
+            let _nothing_comes = timeout(Duration::from_millis(20), polled).await;
+            typed +=
+                cell.received().iter().filter(|packet| packet[0] == 1).map(|packet| packet.len() - 17).sum::<usize>();
+        }
+        assert_eq!(typed, KEYS);
     });
 }
 
