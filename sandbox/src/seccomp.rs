@@ -40,18 +40,58 @@ impl Policy {
 /// What a call gets that isn't in any list.
 const NOT_THERE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
+/// What a call gets that is to believe that it was made: the answer 0, and nothing done.
+const NOTHING_DONE: u32 = libc::SECCOMP_RET_ERRNO;
+
+// Offsets in `struct seccomp_data`.
+const NUMBER_AT: u32 = 0;
+const ARCHITECTURE_AT: u32 = 4;
+
+/// Where the lower half of an argument lies; the upper half is 4 bytes on.
+const fn argument_at(index: u32) -> u32 {
+    16 + 8 * index
+}
+
+fn load(offset: u32) -> sock_filter {
+    sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset }
+}
+
+fn jump(test: u32, value: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k: value }
+}
+
+fn give(answer: u32) -> sock_filter {
+    sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: answer }
+}
+
+/// Keeps the limit of cores as the plan has set it: a crash must not start the program to which a host may pipe them, as
+/// its root. Said to be done, because gpg and others give up if they can't forbid cores. Begins and ends with the
+/// number loaded.
+fn core_limit_stays() -> [sock_filter; 14] {
+    const CORE: u32 = libc::RLIMIT_CORE as u32;
+    let equal = |value, jt, jf| jump(libc::BPF_JEQ, value, jt, jf);
+    [
+        equal(libc::SYS_setrlimit as u32, 0, 3),
+        load(argument_at(0)),
+        equal(CORE, 0, 1),
+        give(NOTHING_DONE),
+        load(NUMBER_AT),
+        equal(libc::SYS_prlimit64 as u32, 0, 7),
+        load(argument_at(1)),
+        equal(CORE, 0, 5),
+        // No new limit is a question.
+        load(argument_at(2)),
+        equal(0, 0, 2),
+        load(argument_at(2) + 4),
+        equal(0, 1, 0),
+        give(NOTHING_DONE),
+        load(NUMBER_AT),
+    ]
+}
+
 /// The answer to each call by its number alone, as ranges of equal answers. A tenth of what one comparison a call takes:
 /// the kernel runs the filter once for every number when it is loaded, and a cell's start waits for that.
 fn by_number() -> BpfProgram {
-    // Offsets in `struct seccomp_data`.
-    const NUMBER_AT: u32 = 0;
-    const ARCHITECTURE_AT: u32 = 4;
-    let load =
-        |offset| sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset };
-    let jump =
-        |test: u32, value, jt, jf| sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k: value };
-    let give = |answer| sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: answer };
-
     let allowed = ALLOWED.iter().chain(ALLOWED_LEGACY).flat_map(|group| group.calls);
     let allowed = allowed.map(|call| (*call, libc::SECCOMP_RET_ALLOW));
     let refused = REFUSED.iter().map(|call| (*call, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
@@ -63,6 +103,7 @@ fn by_number() -> BpfProgram {
         give(libc::SECCOMP_RET_KILL_PROCESS),
         load(NUMBER_AT),
     ];
+    program.extend(core_limit_stays());
     // From the lowest number up: whatever is below the next change of answer gets the present one.
     let mut present = NOT_THERE;
     let mut next = 0;
@@ -377,14 +418,21 @@ mod tests {
     }
 
     /// Runs a filter as the kernel does, for the few instructions that `by_number` uses.
-    fn answer(program: &[sock_filter], architecture: u32, number: u32) -> u32 {
+    fn answer_with(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let (mut at, mut loaded) = (0, 0);
         loop {
             let step = &program[at];
             at += 1;
             match u32::from(step.code) {
                 code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
-                    loaded = if step.k == 0 { number } else { architecture }
+                    loaded = match step.k {
+                        NUMBER_AT => number,
+                        ARCHITECTURE_AT => architecture,
+                        offset => {
+                            let (index, half) = ((offset - 16) / 8, (offset - 16) % 8);
+                            (arguments[index as usize] >> (8 * half)) as u32
+                        }
+                    }
                 }
                 code if code == libc::BPF_RET | libc::BPF_K => return step.k,
                 code => {
@@ -396,6 +444,30 @@ mod tests {
                     at += usize::from(if holds { step.jt } else { step.jf });
                 }
             }
+        }
+    }
+
+    fn answer(program: &[sock_filter], architecture: u32, number: u32) -> u32 {
+        answer_with(program, architecture, number, [0; 6])
+    }
+
+    #[test]
+    fn the_limit_of_cores_can_be_asked_and_not_changed() {
+        let program = by_number();
+        let core = u64::from(libc::RLIMIT_CORE);
+        for (call, arguments, expected) in [
+            (libc::SYS_setrlimit, [core, 1, 0], NOTHING_DONE),
+            (libc::SYS_setrlimit, [1 << 32 | core, 1, 0], NOTHING_DONE),
+            (libc::SYS_setrlimit, [u64::from(libc::RLIMIT_NOFILE), 1, 0], libc::SECCOMP_RET_ALLOW),
+            (libc::SYS_prlimit64, [0, core, 8], NOTHING_DONE),
+            (libc::SYS_prlimit64, [7, core, 1 << 32], NOTHING_DONE),
+            (libc::SYS_prlimit64, [0, core, 0], libc::SECCOMP_RET_ALLOW),
+            (libc::SYS_prlimit64, [0, u64::from(libc::RLIMIT_NOFILE), 8], libc::SECCOMP_RET_ALLOW),
+            (libc::SYS_getrlimit, [core, 8, 8], libc::SECCOMP_RET_ALLOW),
+        ] {
+            let [a, b, c] = arguments;
+            let given = answer_with(&program, AUDIT_ARCHITECTURE, call as u32, [a, b, c, 0, 0, 0]);
+            assert_eq!(given, expected, "call {call} with {arguments:?}");
         }
     }
 

@@ -92,7 +92,8 @@ fn one(step: &Step, materials: &Materials<'_>, kept: &mut Kept) -> io::Result<()
             // Without CAP_SYS_RESOURCE on the host, its own limit is the most there is.
             let files = u64::from(limits.open_files_max).min(hard);
             setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
-            Ok(setrlimit(Resource::RLIMIT_CORE, 0, 0)?)
+            // Not 0: where the host pipes cores to a program, the kernel asks no limit but this one (`do_coredump`).
+            Ok(setrlimit(Resource::RLIMIT_CORE, 1, 1)?)
         }
         Step::Capabilities => keep_capabilities(&CAPABILITIES),
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
