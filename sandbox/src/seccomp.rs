@@ -68,7 +68,7 @@ fn give(answer: u32) -> sock_filter {
 /// its root. Said to be done, because gpg and others give up if they can't forbid cores. Begins and ends with the
 /// number loaded.
 fn core_limit_stays() -> [sock_filter; 14] {
-    const CORE: u32 = libc::RLIMIT_CORE as u32;
+    const CORE: u32 = libc::RLIMIT_CORE;
     let equal = |value, jt, jf| jump(libc::BPF_JEQ, value, jt, jf);
     [
         equal(libc::SYS_setrlimit as u32, 0, 3),

@@ -105,16 +105,17 @@ pub(crate) fn throw_away(parent: &OwnedFd, name: &str, trash: &OwnedFd) -> io::R
     }
 }
 
-/// Empties the trash. Two sweepers at once take it from each other's hands.
+/// Empties a trash. Two sweepers at once take it from each other's hands; what can't be removed keeps nothing else.
 pub(crate) fn empty(trash: &OwnedFd) -> io::Result<()> {
+    let mut outcome = Ok(());
     for entry in Dir::read_from(trash)? {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            remove_tree(trash, name)?;
+            outcome = outcome.and(remove_tree(trash, name));
         }
     }
-    Ok(())
+    outcome
 }
 
 /// Whose running cell uses a layer, if any does.
@@ -143,10 +144,14 @@ pub(crate) fn projects(cells: &OwnedFd) -> io::Result<Vec<ProjectId>> {
     Ok(projects)
 }
 
-/// Removes the folder `name` below `parent` with everything in it, never following a link and never leaving the file
+/// Removes `name` below `parent`, a folder with everything in it, never following a link and never leaving the file
 /// system. However deep a cell has nested its folders: each folder that isn't empty is moved up to the top and its turn
 /// comes, so that two descriptors and no recursion suffice.
 fn remove_tree(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        no_folder => return gone(no_folder),
+    }
     let top = match listing(parent, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
@@ -255,6 +260,9 @@ mod tests {
         }
         remove_tree(&parent, c"upper").unwrap();
         assert!(!upper.exists());
+        std::os::unix::fs::symlink(&canary, &upper).unwrap();
+        remove_tree(&parent, c"upper").unwrap();
+        assert!(!upper.is_symlink());
         assert_eq!(std::fs::read_to_string(canary.join("file")).unwrap(), "safe");
         remove_tree(&parent, c"upper").unwrap();
     }

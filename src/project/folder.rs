@@ -8,12 +8,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat2, renameat_with, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use sandbox::spec::ProjectId;
 
+use super::Error;
 use super::settings::{self, Settings};
-use super::{Error, tree};
 use crate::config::Config;
 
 const SETTINGS: &str = "project.toml";
@@ -75,7 +76,7 @@ impl Folder {
                 .map_err(io::Error::from)
         });
         if let Err(error) = made {
-            let _ = tree::remove(&self.root, &temporary);
+            self.unmake(&temporary);
             let lost_race = error.kind() == io::ErrorKind::AlreadyExists;
             return Err(if lost_race {
                 Error::Exists(id.clone())
@@ -95,15 +96,14 @@ impl Folder {
         File::from(openat2(&project, SETTINGS, flags, FILE_MODE, RESOLVE)?).write_all(settings.as_bytes())
     }
 
-    /// Removes a project with all its files. From its first step on there is no such project.
-    pub(super) fn remove(&self, id: &ProjectId) -> Result<(), Error> {
-        let temporary = temporary_name()?;
-        let removed = renameat_with(&self.root, id.as_str(), &self.root, &temporary, RenameFlags::NOREPLACE)
-            .map_err(io::Error::from)
-            .and_then(|()| tree::remove(&self.root, &temporary));
-        removed.map_err(|error| failed(format!("remove project {id}"), error))?;
-        tracing::info!(project = %id, "removed");
-        Ok(())
+    /// Takes back what [`Self::make`] has made.
+    fn unmake(&self, name: &str) {
+        if let Ok(project) = open_folder(&self.root, name) {
+            // What wasn't made isn't there; what can't be removed has a name that no project can have.
+            let _ = unlinkat(&project, SETTINGS, AtFlags::empty());
+            let _ = unlinkat(&project, WORKSPACE, AtFlags::REMOVEDIR);
+            let _ = unlinkat(&self.root, name, AtFlags::REMOVEDIR);
+        }
     }
 
     /// The project's settings, with what they leave out from the configuration.
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_is_made_whole_listed_and_removed() {
+    fn a_project_is_made_whole_and_listed() {
         let (root, folder) = folder();
         folder.create(&id("one"), Some("debian:12")).unwrap();
         folder.create(&id("two"), None).unwrap();
@@ -182,9 +182,9 @@ mod tests {
         assert_eq!(folder.settings(&id("one"), &Config::default()).unwrap().image, "debian:12");
         assert_eq!(folder.settings(&id("two"), &Config::default()).unwrap().image, "default");
         assert_eq!(folder.list().unwrap(), [id("one"), id("two")]);
-        folder.remove(&id("one")).unwrap();
-        assert!(!folder.exists(&id("one")).unwrap());
-        assert_eq!(root.path().read_dir().unwrap().count(), 1);
+        folder.make(".tmp-1", "").unwrap();
+        folder.unmake(".tmp-1");
+        assert_eq!(root.path().read_dir().unwrap().count(), 2);
     }
 
     #[test]

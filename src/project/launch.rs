@@ -21,6 +21,7 @@ type Reply = oneshot::Sender<Result<(), Refusal>>;
 enum Ask {
     Start(Box<CellSpec>, Reply),
     Remove(ProjectId, Reply),
+    RemoveProject(ProjectId, Reply),
 }
 
 /// A handle on the launcher.
@@ -47,6 +48,11 @@ impl Launch {
         self.ask(|reply| Ask::Remove(project.clone(), reply)).await
     }
 
+    /// Removes a project's folder with all its files.
+    pub(super) async fn remove_project(&self, project: &ProjectId) -> Result<(), Error> {
+        self.ask(|reply| Ask::RemoveProject(project.clone(), reply)).await
+    }
+
     async fn ask(&self, ask: impl FnOnce(Reply) -> Ask) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         match self.asks.try_send(ask(reply)) {
@@ -65,6 +71,7 @@ fn pass_on(mut launcher: Launcher, asked: &Receiver<Ask>) {
         let (done, reply) = match ask {
             Ask::Start(spec, reply) => (launcher.start_cell(&spec), reply),
             Ask::Remove(project, reply) => (launcher.remove_cell(&project), reply),
+            Ask::RemoveProject(project, reply) => (launcher.remove_project(&project), reply),
         };
         // Whoever no longer waits finds the cell running, or gone.
         let _ = reply.send(done);

@@ -8,7 +8,6 @@ mod image;
 mod launch;
 mod release;
 mod settings;
-mod tree;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -199,8 +198,10 @@ impl Projects {
         }
         let mut held = self.place(id).lock_owned().await;
         self.end(id, &mut held).await?;
-        let (this, id) = (self.clone(), id.clone());
-        tokio::task::spawn_blocking(move || this.0.folder.remove(&id)).await.expect("removing a tree does not panic")
+        // Files may belong to any user of the cell: only the launcher can remove them all.
+        self.0.launch.remove_project(id).await?;
+        tracing::info!(project = %id, "removed");
+        Ok(())
     }
 
     /// Looks after the cells that run already: those that a server before this one left, or that `cloister run` started.

@@ -81,6 +81,11 @@ impl Launcher {
         self.ask(&Request::RemoveCell { project: project.clone() }, &[])
     }
 
+    /// Removes a project's folder with all its files, and before it what is left of its cell. No folder is fine too.
+    pub fn remove_project(&mut self, project: &ProjectId) -> Result<(), Error> {
+        self.ask(&Request::RemoveProject { project: project.clone() }, &[])
+    }
+
     /// Removes an unpacked layer. One that isn't there is removed already.
     pub fn remove_layer(&mut self, layer: &LayerId) -> Result<(), Error> {
         self.ask(&Request::RemoveLayer { layer: layer.clone() }, &[])

@@ -19,7 +19,7 @@ use crate::launch::{Launched, Workshop};
 use crate::packet;
 use crate::privilege::conceal;
 use crate::seccomp::Policy;
-use crate::spec::LayerId;
+use crate::spec::{LayerId, ProjectId};
 use crate::storage;
 use crate::sys::{self, Fork};
 
@@ -81,7 +81,7 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         }
         if workshop.trashed && sweeper.is_none() {
             workshop.trashed = false;
-            sweeper = Some(start_sweeper(&workshop.folders.trash)?);
+            sweeper = Some(start_sweeper(&workshop.folders)?);
         }
     }
 }
@@ -124,6 +124,7 @@ fn handle(
             Launched::Running => Answer::Running,
         }),
         Request::RemoveCell { project } => workshop.remove(&project).map(|()| Answer::Done),
+        Request::RemoveProject { project } => remove_project(workshop, &project),
         Request::Unpack { request } => start_worker(workshop, unpack, &request, descriptors),
         Request::RemoveLayer { layer } => remove_layer(workshop, &layer),
     }
@@ -147,6 +148,15 @@ fn start_worker(
         }
         Fork::Parent { .. } => Ok(Answer::Done),
     }
+}
+
+/// A tenant's files may belong to any user of the cell, and only root may remove what is in a folder of another user.
+fn remove_project(workshop: &mut Workshop, project: &ProjectId) -> Result<Answer, Failure> {
+    workshop.remove(project)?;
+    let folders = &workshop.folders;
+    storage::throw_away(&folders.projects, project.as_str(), &folders.projects_trash).step("throw away the project")?;
+    workshop.trashed = true;
+    Ok(Answer::Done)
 }
 
 fn remove_layer(workshop: &mut Workshop, layer: &LayerId) -> Result<Answer, Failure> {
@@ -185,13 +195,16 @@ fn reap(children: &SignalFd, sweeper: &mut Option<Pid>) {
     }
 }
 
-/// Starts a process that empties the trash; what is thrown away meanwhile is the next one's.
-fn start_sweeper(trash: &OwnedFd) -> Result<Pid, Failure> {
+/// Starts a process that empties the trashes; what is thrown away meanwhile is the next one's.
+fn start_sweeper(folders: &Folders) -> Result<Pid, Failure> {
     match sys::fork(0, None).step("start the sweeper")? {
         Fork::Child => {
             // What can't be removed stays in the trash until the next start.
-            let swept = std::panic::catch_unwind(|| storage::empty(trash));
-            sys::exit(i32::from(!matches!(swept, Ok(Ok(())))))
+            let swept = std::panic::catch_unwind(|| {
+                let swept = [&folders.trash, &folders.projects_trash].map(storage::empty);
+                swept.into_iter().all(|outcome| outcome.is_ok())
+            });
+            sys::exit(i32::from(!matches!(swept, Ok(true))))
         }
         Fork::Parent { pid, .. } => Ok(pid),
     }

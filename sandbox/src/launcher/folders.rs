@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat};
+use rustix::io::Errno;
 
 use super::view::View;
 use super::wire::Settings;
@@ -25,6 +26,8 @@ pub(crate) struct Folders {
     pub(crate) ids: OwnedFd,
     /// The projects: the service user's.
     pub(crate) projects: OwnedFd,
+    /// `<projects>/.trash`: root's alone. A folder moves only within its file system.
+    pub(crate) projects_trash: OwnedFd,
     /// `<run>/cells`: root's, with sockets of the service user's in it.
     pub(crate) sockets: OwnedFd,
     /// A file system with the device nodes, read-only.
@@ -58,6 +61,7 @@ impl Folders {
             cells: place(&view.state, "cells")?,
             trash: mount::open_beneath(trash, ".", OFlags::RDONLY | OFlags::DIRECTORY).step("open the trash")?,
             ids: place(&view.state, "ids")?,
+            projects_trash: trash_within(&view.projects).step("prepare the folder .trash of the projects")?,
             projects: view.projects,
             sockets: place(&view.run, "cells")?,
             devices: view.devices,
@@ -82,6 +86,21 @@ impl Folders {
 /// Makes a folder of this owner, or checks that the one there is. One of root's that nobody has used yet is handed over.
 fn folder(path: &Path, owner: (u32, u32), mode: u32) -> Result<(), Failure> {
     prepared(path, owner, mode).step_with(|| format!("prepare {}", path.display()))
+}
+
+/// A trash in a folder of the service user's, who may have put anything in its place: never through a link, and root's.
+fn trash_within(projects: &OwnedFd) -> io::Result<OwnedFd> {
+    const NAME: &str = ".trash";
+    match mkdirat(projects, NAME, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let trash = mount::open_beneath(projects, NAME, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let stat = rustix::fs::fstat(&trash)?;
+    if stat.st_uid != 0 || stat.st_mode & 0o077 != 0 {
+        return Err(io::Error::other("it is not root's alone: remove it"));
+    }
+    Ok(trash)
 }
 
 fn prepared(path: &Path, owner: (u32, u32), mode: u32) -> io::Result<()> {

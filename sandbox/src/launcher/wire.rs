@@ -39,6 +39,12 @@ pub enum Request {
         /// Whose.
         project: ProjectId,
     },
+    /// Remove a project's folder with all its files, whoever in its cell they belong to; first what [`Request::RemoveCell`]
+    /// does. [`Answer::Done`] when there is no such project any more: its files go by and by.
+    RemoveProject {
+        /// Which.
+        project: ProjectId,
+    },
     /// Unpack a layer in a confined worker. Carries two descriptors: the blob, and a socket on which the worker sends
     /// [`Progress`]. [`Answer::Done`] only says that the worker runs.
     Unpack {

@@ -125,6 +125,49 @@ fn ids_that_are_paths_or_options_are_refused() {
 }
 
 #[test]
+fn a_project_goes_whomever_its_files_were_given_to() {
+    let Some(server) = Server::start() else { return };
+    let canary = Canary::new(&server);
+    let (project, folder) = create(&server);
+    let script = format!(
+        "mkdir -p a/b/c; touch a/b/file; ln -s {canary} a/link; ln -s {canary} b; chmod 0 a/b/c; \
+         chown -hR 1000:1000 a; chmod 700 a; ls -ln | grep -c '1000 *1000'",
+        canary = canary.path()
+    );
+    assert_eq!(does(&server, &["run", &project, "--", "sh", "-c", &script]), "1\n");
+    does(&server, &["project", "rm", &project]);
+    assert!(!folder.exists());
+    let trash = server.projects().join(".trash");
+    let by = std::time::Instant::now() + crate::harness::DEADLINE;
+    while trash.read_dir().expect("the trash is there").next().is_some() {
+        assert!(std::time::Instant::now() < by, "the trash is not emptied");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    canary.sings();
+    // The id is free again.
+    does(&server, &["project", "create", &project]);
+    assert_eq!(does(&server, &["run", &project, "--", "ls", "-A"]), "");
+}
+
+#[test]
+fn a_trash_that_is_not_roots_is_not_emptied() {
+    let Some(server) = Server::start() else { return };
+    let canary = Canary::new(&server);
+    let trash = server.projects().join(".trash");
+    fs::remove_dir(&trash).expect("it is empty");
+    symlink(canary.path(), &trash).expect("a link can be made");
+    let step = "prepare the folder .trash of the projects: ";
+    fails(&server, &["project", "ls"], &[step]);
+    fs::remove_file(&trash).expect("it can be removed");
+    fs::create_dir(&trash).expect("a folder can be made");
+    std::os::unix::fs::chown(&trash, Some(65_534), None).expect("it can be given away");
+    fails(&server, &["project", "ls"], &[step, "it is not root's alone: remove it"]);
+    fs::remove_dir(&trash).expect("it can be removed");
+    does(&server, &["project", "ls"]);
+    canary.sings();
+}
+
+#[test]
 fn a_workspace_that_is_exchanged_for_a_link_while_cells_start_leads_nowhere() {
     const STARTS: usize = 12;
     let Some(server) = Server::start() else { return };
