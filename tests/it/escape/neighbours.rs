@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use super::{Attacker, status};
@@ -90,6 +91,39 @@ fn cells_do_not_see_each_other() {
         drop(running.stdin.take());
         running.wait().expect("it ends");
     }
+}
+
+#[test]
+fn nobody_but_the_service_user_can_speak_to_a_cell() {
+    let Some(server) = Server::start() else { return };
+    let attacker = Attacker::new(&server);
+    let mut living = attacker.start("echo living; cat");
+    wait_for(&mut living, "living");
+    let look = |path: std::path::PathBuf| {
+        let metadata = std::fs::symlink_metadata(path).expect("it is there");
+        (metadata.uid(), metadata.mode() & 0o777)
+    };
+    let (service, _) = look(server.projects());
+    assert_ne!(service, 0);
+    let sockets = server.run_dir().join("cells");
+    assert_eq!(look(sockets.join(format!("{}.sock", attacker.project))), (service, 0o600));
+    assert_eq!(look(sockets), (0, 0o755));
+    assert_eq!(look(attacker.folder()), (service, 0o750));
+    assert_eq!(look(server.state().join("cells")), (0, 0o700));
+    drop(living.stdin.take());
+    living.wait().expect("it ends");
+}
+
+#[test]
+fn nothing_of_the_servers_environment_is_in_a_cell() {
+    let Some(server) = Server::start() else { return };
+    // Cargo has given it to the test, and the test to the server.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    let attacker = Attacker::new(&server);
+    let said = attacker.run("cat /proc/[0-9]*/environ | tr '\\0' '\\n' | cut -d= -f1 | sort -u");
+    let expected = ["COLORTERM", "HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "TERM", "USER"];
+    let others: Vec<&str> = said.lines().filter(|name| !expected.contains(name)).collect();
+    assert_eq!(others, ["cat: /proc/1/environ: Permission denied"], "{said}");
 }
 
 #[test]
