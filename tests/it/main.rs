@@ -4,6 +4,7 @@
 mod attach;
 mod browser;
 mod command;
+mod doctor;
 mod escape;
 mod harness;
 mod hostile;
