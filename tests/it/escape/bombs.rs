@@ -171,7 +171,7 @@ fn folders_deeper_than_any_path_go_with_their_cell_and_what_their_links_name_sta
         &format!(
             "import os\n\
              os.chdir('/var')\n\
-             for depth in range(3000):\n\
+             for depth in range(1000):\n\
              \x20   for name in ('.removing-1', 'deeper'): os.mkdir(name)\n\
              \x20   for target in ('/', '{canary}', '../../..'): os.symlink(target, 'to' + str(len(target)))\n\
              \x20   open('file', 'w').close()\n\
