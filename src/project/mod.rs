@@ -3,6 +3,7 @@
 //! A project at rest is a folder; opening it finds its cell or starts one. Whatever ends a cell, what is left of it is
 //! removed before another is started. Used by the server and by the commands that need none. It knows no HTTP.
 
+mod cells;
 mod folder;
 mod image;
 mod launch;
@@ -11,25 +12,19 @@ mod settings;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Dir, Mode, OFlags, openat};
-use sandbox::control::{SessionName, Size};
-use sandbox::spec::{CellSpec, ProjectId};
-use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
+use sandbox::control::SessionName;
+use sandbox::spec::ProjectId;
 
-use crate::cell::{self, Cell, Opened};
+use crate::cell::{self, Cell};
 use crate::config::Config;
 use crate::host::Host;
 use folder::Folder;
 use image::Images;
 use launch::Launch;
-
-/// How often a cell that ends just when it is wanted is started anew.
-const TRIES_MAX: usize = 3;
 
 /// Why a project or its cell isn't to be had.
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +83,12 @@ struct Shared {
     images: Images,
     launch: Launch,
     run: OwnedFd,
-    /// One place for each project that was ever opened; holding its turn is the right to start and to remove the cell.
+    /// One place for each project that is open, or being opened; holding it is the right to start and to remove the cell.
     places: Mutex<HashMap<ProjectId, Place>>,
 }
 
-type Place = Arc<Turn<Option<Cell>>>;
+/// The cell of a project, if it has one.
+type Place = Arc<tokio::sync::Mutex<Option<Cell>>>;
 
 impl Projects {
     /// Takes over what a host has in hand. Call it within a runtime.
@@ -142,193 +138,17 @@ impl Projects {
         Ok(running)
     }
 
-    /// Attaches to a session of a project: starts its cell and the session if they don't run.
-    pub(crate) async fn attach(
-        &self,
-        id: &ProjectId,
-        session: &SessionName,
-        size: Size,
-        command: &[String],
-    ) -> Result<Opened, Error> {
-        for _ in 1..TRIES_MAX {
-            match self.open(id).await?.open(session, size, command).await {
-                Err(cell::Error::Gone) => {}
-                opened => return Ok(opened?),
-            }
-        }
-        Ok(self.open(id).await?.open(session, size, command).await?)
-    }
-
-    /// Gives a running session a new size; `false` if there is none of this name.
-    pub(crate) async fn resize(&self, id: &ProjectId, session: &SessionName, size: Size) -> Result<bool, Error> {
-        if !self.exists(id)? {
-            return Err(Error::NotFound(id.clone()));
-        }
-        let cell = self.place(id).lock_owned().await.clone();
-        match cell.filter(|cell| cell.state().sessions.contains(session)) {
-            Some(cell) => Ok(cell.resize(session, size).await?),
-            None => Ok(false),
-        }
-    }
-
-    /// The project's running cell, started if need be. Of several at once one starts it and all get it.
-    pub(crate) async fn open(&self, id: &ProjectId) -> Result<Cell, Error> {
-        if !self.exists(id)? {
-            return Err(Error::NotFound(id.clone()));
-        }
-        let held = self.place(id).lock_owned().await;
-        if let Some(cell) = held.as_ref().filter(|cell| cell.is_running()) {
-            return Ok(cell.clone());
-        }
-        // In a task of its own: a caller that goes away meanwhile must not leave a cell that nobody looks after.
-        let (this, id) = (self.clone(), id.clone());
-        tokio::spawn(async move { this.start(&id, held).await }).await.expect("starting a cell does not panic")
-    }
-
-    /// Ends a project's cell, if it has one, and removes what is left of it. Its files stay.
-    pub(crate) async fn stop(&self, id: &ProjectId) -> Result<(), Error> {
-        let mut held = self.place(id).lock_owned().await;
-        self.end(id, &mut held).await
-    }
-
-    /// Ends a project's cell and removes the project with all its files.
-    pub(crate) async fn remove(&self, id: &ProjectId) -> Result<(), Error> {
-        if !self.exists(id)? {
-            return Err(Error::NotFound(id.clone()));
-        }
-        let mut held = self.place(id).lock_owned().await;
-        self.end(id, &mut held).await?;
-        // Files may belong to any user of the cell: only the launcher can remove them all.
-        self.0.launch.remove_project(id).await?;
-        tracing::info!(project = %id, "removed");
-        Ok(())
-    }
-
-    /// Looks after the cells that run already: those that a server before this one left, or that `cloister run` started.
-    pub(crate) async fn adopt(&self) {
-        let running = self.running().unwrap_or_else(|error| {
-            tracing::warn!(%error, "running cells are found when they are asked for");
-            BTreeSet::new()
-        });
-        for id in running {
-            let mut held = self.place(&id).lock_owned().await;
-            if held.is_some() {
-                continue;
-            }
-            match self.connect(&id).await {
-                Ok(cell) => {
-                    tracing::info!(project = %id, sessions = cell.state().sessions.len(), "found a running cell");
-                    self.look_after(&id, &cell);
-                    *held = Some(cell);
-                }
-                Err(cell::Error::Gone) => {
-                    if let Err(error) = self.0.launch.remove_cell(&id).await {
-                        tracing::warn!(project = %id, %error, "what is left of a cell can't be removed");
-                    }
-                }
-                Err(error) => tracing::warn!(project = %id, %error, "a running cell can't be used"),
-            }
-        }
-    }
-
-    /// Starts the cell of a project whose turn is held; or finds that another process did.
-    async fn start(&self, id: &ProjectId, mut held: OwnedMutexGuard<Option<Cell>>) -> Result<Cell, Error> {
-        if let Some(ending) = held.take() {
-            // Too late for manners: what doesn't end by itself is ended by the launcher.
-            let _ = ending.gone().await;
-            self.0.launch.remove_cell(id).await?;
-        }
-        let spec = self.spec(id)?;
-        for last in [false, false, true] {
-            let adopted = match self.0.launch.start_cell(spec.clone()).await {
-                Ok(()) => false,
-                Err(Error::Launcher(sandbox::launcher::Error::Running)) => true,
-                Err(error) => return Err(error),
-            };
-            match self.connect(id).await {
-                Ok(cell) => {
-                    tracing::info!(project = %id, adopted, "cell is running");
-                    self.look_after(id, &cell);
-                    return Ok(held.insert(cell).clone());
-                }
-                Err(cell::Error::Gone) if !last => self.0.launch.remove_cell(id).await?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        unreachable!("the last try returns")
-    }
-
-    /// What the project's settings and image make of its cell.
-    fn spec(&self, id: &ProjectId) -> Result<CellSpec, Error> {
-        let settings = self.0.folder.settings(id, &self.0.config)?;
-        let (layers, image) = self.0.images.resolve(id, &settings.image)?;
-        Ok(CellSpec {
-            project: id.clone(),
-            layers,
-            image,
-            env: settings.env,
-            limits: settings.limits,
-            network: settings.network,
-            log_bytes: self.0.config.log_bytes,
-        })
-    }
-
-    async fn connect(&self, id: &ProjectId) -> Result<Cell, cell::Error> {
-        // The run directory may lie where this user can't go; its descriptor leads there.
-        let socket = PathBuf::from(format!("/proc/self/fd/{}/cells/{id}.sock", self.0.run.as_fd().as_raw_fd()));
-        Cell::connect(id.clone(), socket, Duration::from_secs(self.0.config.cell_linger_s)).await
-    }
-
-    /// Removes what is left of a cell once it has ended, whoever ended it.
-    fn look_after(&self, id: &ProjectId, cell: &Cell) {
-        let (this, id, cell) = (self.clone(), id.clone(), cell.clone());
-        tokio::spawn(async move {
-            let silent = cell.gone().await.is_err();
-            let mut held = this.place(&id).lock_owned().await;
-            if held.as_ref().is_some_and(|held| held.is(&cell)) {
-                *held = None;
-                let removed = if silent { this.0.launch.remove_cell(&id).await } else { this.sweep(&id).await };
-                match removed {
-                    Ok(()) => tracing::info!(project = %id, by_force = silent, "cell is gone"),
-                    Err(error) => tracing::warn!(project = %id, %error, "what is left of a cell can't be removed"),
-                }
-            }
-        });
-    }
-
-    async fn end(&self, id: &ProjectId, held: &mut Option<Cell>) -> Result<(), Error> {
-        let cell = match held.take() {
-            Some(cell) => Some(cell),
-            None => self.connect(id).await.ok(),
-        };
-        match cell {
-            Some(cell) => match cell.stop().await {
-                Ok(()) => self.sweep(id).await,
-                Err(error) => {
-                    tracing::warn!(project = %id, %error, "ending a cell by force");
-                    self.0.launch.remove_cell(id).await
-                }
-            },
-            None => self.0.launch.remove_cell(id).await,
-        }
-    }
-
-    /// Removes what is left of a cell that ended, unless another process has started the next one meanwhile.
-    async fn sweep(&self, id: &ProjectId) -> Result<(), Error> {
-        match self.connect(id).await {
-            Ok(_) => Ok(()),
-            Err(_) => self.0.launch.remove_cell(id).await,
-        }
-    }
-
     fn place(&self, id: &ProjectId) -> Place {
-        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.entry(id.clone()).or_default().clone()
+        self.places().entry(id.clone()).or_default().clone()
     }
 
     /// The project's cell, unless it is just being started or removed.
     fn known(&self, id: &ProjectId) -> Option<Cell> {
-        let place = self.0.places.lock().unwrap_or_else(PoisonError::into_inner).get(id)?.clone();
+        let place = self.places().get(id)?.clone();
         place.try_lock().ok()?.clone()
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<ProjectId, Place>> {
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

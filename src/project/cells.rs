@@ -1,0 +1,227 @@
+//! The life of projects' cells: found or started when they are wanted, looked after while they run, and what is left of them
+//! removed before the next one starts.
+//!
+//! Whoever starts or removes a cell holds the project's place meanwhile. Other processes of this host may do the same with
+//! theirs; the launcher lets only one cell of a project run.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbox::control::{SessionName, Size};
+use sandbox::spec::{CellSpec, ProjectId};
+use tokio::sync::OwnedMutexGuard;
+
+use super::{Error, Projects};
+use crate::cell::{self, Cell, Opened};
+
+/// How often a cell that ends just when it is wanted is started anew.
+const TRIES_MAX: usize = 3;
+
+impl Projects {
+    /// Attaches to a session of a project: starts its cell and the session if they don't run.
+    pub(crate) async fn attach(
+        &self,
+        id: &ProjectId,
+        session: &SessionName,
+        size: Size,
+        command: &[String],
+    ) -> Result<Opened, Error> {
+        for _ in 1..TRIES_MAX {
+            match self.open(id).await?.open(session, size, command).await {
+                Err(cell::Error::Gone) => {}
+                opened => return Ok(opened?),
+            }
+        }
+        Ok(self.open(id).await?.open(session, size, command).await?)
+    }
+
+    /// Gives a running session a new size; `false` if there is none of this name.
+    pub(crate) async fn resize(&self, id: &ProjectId, session: &SessionName, size: Size) -> Result<bool, Error> {
+        if !self.exists(id)? {
+            return Err(Error::NotFound(id.clone()));
+        }
+        let cell = self.place(id).lock_owned().await.clone();
+        match cell.filter(|cell| cell.state().sessions.contains(session)) {
+            Some(cell) => Ok(cell.resize(session, size).await?),
+            None => Ok(false),
+        }
+    }
+
+    /// The project's running cell, started if need be. Of several at once one starts it and all get it.
+    pub(crate) async fn open(&self, id: &ProjectId) -> Result<Cell, Error> {
+        if !self.exists(id)? {
+            return Err(Error::NotFound(id.clone()));
+        }
+        let held = self.place(id).lock_owned().await;
+        if let Some(cell) = held.as_ref().filter(|cell| cell.is_running()) {
+            return Ok(cell.clone());
+        }
+        let (this, id) = (self.clone(), id.clone());
+        to_the_end(async move { this.start(&id, held).await }).await
+    }
+
+    /// Ends a project's cell, if it has one, and removes what is left of it. Its files stay.
+    pub(crate) async fn stop(&self, id: &ProjectId) -> Result<(), Error> {
+        let (this, id) = (self.clone(), id.clone());
+        to_the_end(async move {
+            let mut held = this.place(&id).lock_owned().await;
+            this.end(&id, &mut held).await?;
+            this.leave(&id, held);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a project's cell and removes the project with all its files.
+    pub(crate) async fn remove(&self, id: &ProjectId) -> Result<(), Error> {
+        if !self.exists(id)? {
+            return Err(Error::NotFound(id.clone()));
+        }
+        let (this, id) = (self.clone(), id.clone());
+        to_the_end(async move {
+            let mut held = this.place(&id).lock_owned().await;
+            this.end(&id, &mut held).await?;
+            // Files may belong to any user of the cell: only the launcher can remove them all.
+            this.0.launch.remove_project(&id).await?;
+            this.leave(&id, held);
+            tracing::info!(project = %id, "removed");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Looks after the cells that run already: those that a server before this one left, or that `cloister run` started.
+    pub(crate) async fn adopt(&self) {
+        let running = self.running().unwrap_or_else(|error| {
+            tracing::warn!(%error, "running cells are found when they are asked for");
+            BTreeSet::new()
+        });
+        for id in running {
+            let mut held = self.place(&id).lock_owned().await;
+            if held.is_some() {
+                continue;
+            }
+            match self.connect(&id).await {
+                Ok(cell) => {
+                    tracing::info!(project = %id, sessions = cell.state().sessions.len(), "found a running cell");
+                    self.look_after(&id, &cell);
+                    *held = Some(cell);
+                }
+                Err(cell::Error::Gone) => {
+                    if let Err(error) = self.0.launch.remove_cell(&id).await {
+                        tracing::warn!(project = %id, %error, "what is left of a cell can't be removed");
+                    }
+                }
+                Err(error) => tracing::warn!(project = %id, %error, "a running cell can't be used"),
+            }
+        }
+    }
+
+    /// Starts the cell of a project whose turn is held; or finds that another process did.
+    async fn start(&self, id: &ProjectId, mut held: OwnedMutexGuard<Option<Cell>>) -> Result<Cell, Error> {
+        if let Some(ending) = held.take() {
+            let gone = ending.gone().await;
+            self.clear(id, gone.is_ok()).await?;
+        }
+        let spec = self.spec(id)?;
+        for last in [false, false, true] {
+            let adopted = match self.0.launch.start_cell(spec.clone()).await {
+                Ok(()) => false,
+                Err(Error::Launcher(sandbox::launcher::Error::Running)) => true,
+                Err(error) => return Err(error),
+            };
+            match self.connect(id).await {
+                Ok(cell) => {
+                    tracing::info!(project = %id, adopted, "cell is running");
+                    self.look_after(id, &cell);
+                    return Ok(held.insert(cell).clone());
+                }
+                Err(cell::Error::Gone) if !last => self.0.launch.remove_cell(id).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        unreachable!("the last try returns")
+    }
+
+    /// What the project's settings and image make of its cell.
+    fn spec(&self, id: &ProjectId) -> Result<CellSpec, Error> {
+        let settings = self.0.folder.settings(id, &self.0.config)?;
+        let (layers, image) = self.0.images.resolve(id, &settings.image)?;
+        Ok(CellSpec {
+            project: id.clone(),
+            layers,
+            image,
+            env: settings.env,
+            limits: settings.limits,
+            network: settings.network,
+            log_bytes: self.0.config.log_bytes,
+        })
+    }
+
+    pub(super) async fn connect(&self, id: &ProjectId) -> Result<Cell, cell::Error> {
+        // The run directory may lie where this user can't go; its descriptor leads there.
+        let socket = PathBuf::from(format!("/proc/self/fd/{}/cells/{id}.sock", self.0.run.as_fd().as_raw_fd()));
+        Cell::connect(id.clone(), socket, Duration::from_secs(self.0.config.cell_linger_s)).await
+    }
+
+    /// Removes what is left of a cell once it has ended, whoever ended it.
+    fn look_after(&self, id: &ProjectId, cell: &Cell) {
+        let (this, id, cell) = (self.clone(), id.clone(), cell.clone());
+        tokio::spawn(async move {
+            let gone = cell.gone().await;
+            let mut held = this.place(&id).lock_owned().await;
+            if held.as_ref().is_some_and(|held| held.is(&cell)) {
+                *held = None;
+                match this.clear(&id, gone.is_ok()).await {
+                    Ok(()) => tracing::info!(project = %id, by_force = gone.is_err(), "cell is gone"),
+                    Err(error) => tracing::warn!(project = %id, %error, "what is left of a cell can't be removed"),
+                }
+            }
+            this.leave(&id, held);
+        });
+    }
+
+    /// Ends the cell of a project whose place is held, politely if it can be talked to.
+    async fn end(&self, id: &ProjectId, held: &mut Option<Cell>) -> Result<(), Error> {
+        let cell = match held.take() {
+            Some(cell) => Some(cell),
+            None => self.connect(id).await.ok(),
+        };
+        let stopped = match cell {
+            Some(cell) => cell.stop().await,
+            None => Err(cell::Error::Gone),
+        };
+        if let Err(error) = &stopped
+            && !matches!(error, cell::Error::Gone)
+        {
+            tracing::warn!(project = %id, %error, "ending a cell by force");
+        }
+        self.clear(id, stopped.is_ok()).await
+    }
+
+    /// Removes what is left of a cell, by force if it didn't end. If it did, another process may have started the next one
+    /// meanwhile, which is left alone.
+    async fn clear(&self, id: &ProjectId, ended: bool) -> Result<(), Error> {
+        if ended && self.connect(id).await.is_ok() {
+            return Ok(());
+        }
+        self.0.launch.remove_cell(id).await
+    }
+
+    /// Gives a place up, and forgets it if there is no cell in it and nobody waits for it.
+    fn leave(&self, id: &ProjectId, held: OwnedMutexGuard<Option<Cell>>) {
+        let mut places = self.places();
+        // The table's and ours; more are made only with the table in hand.
+        if held.is_none() && Arc::strong_count(OwnedMutexGuard::mutex(&held)) == 2 {
+            places.remove(id);
+        }
+    }
+}
+
+/// Does it in a task of its own: a caller that goes away meanwhile, as clients do, must not leave it half done.
+async fn to_the_end<T: Send + 'static>(doing: impl Future<Output = T> + Send + 'static) -> T {
+    tokio::spawn(doing).await.expect("neither starting nor ending a cell panics")
+}
