@@ -39,7 +39,8 @@ const BELL: &[u8] = b"\x07";
 
 /// Attaches this terminal to a session until its program ends or the keys are typed.
 pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<ExitCode> {
-    let project = ProjectId::parse(&options.project).with_context(|| format!("project `{}`", options.project.escape_debug()))?;
+    let project =
+        ProjectId::parse(&options.project).with_context(|| format!("project `{}`", options.project.escape_debug()))?;
     let session = SessionName::try_from(options.session).map_err(|reason| anyhow!("--session: {reason}"))?;
     let keys = DetachKeys::parse(&options.detach_keys).map_err(|reason| anyhow!("--detach-keys: {reason}"))?;
     let keys = if std::io::stdin().is_terminal() { keys } else { DetachKeys::none() };
