@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{Dir, FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::spec::ProjectId;
@@ -49,6 +49,15 @@ impl IdRange {
             Err(error) if error.kind() == io::ErrorKind::NotFound => allocate(folder, project),
             other => other,
         }
+    }
+}
+
+/// Gives a project's range back. Nothing of the project may run any more, and none of its files may be within reach: the
+/// next project gets the same ids.
+pub(crate) fn release(folder: BorrowedFd<'_>, project: &ProjectId) -> io::Result<()> {
+    match rustix::fs::unlinkat(folder, project.as_str(), AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -95,7 +104,9 @@ mod tests {
         let (a, b) = (range("a"), range("b"));
         assert_ne!(a, b);
         assert_eq!((range("a"), range("b")), (a, b));
-        std::fs::remove_file(folder.path().join("a")).unwrap();
+        let project = ProjectId::parse("a").unwrap();
+        release(fd.as_fd(), &project).unwrap();
+        release(fd.as_fd(), &project).unwrap();
         assert_eq!(range("c"), a, "the lowest free range is taken");
         assert_ne!(range("a"), a);
     }

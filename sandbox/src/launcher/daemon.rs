@@ -15,6 +15,7 @@ use super::worker;
 use crate::cgroup::Cgroups;
 use crate::failure::{Context, Failure};
 use crate::idmap::Cache;
+use crate::ids;
 use crate::launch::{Launched, Workshop};
 use crate::packet;
 use crate::privilege::conceal;
@@ -155,6 +156,7 @@ fn remove_project(workshop: &mut Workshop, project: &ProjectId) -> Result<Answer
     workshop.remove(project)?;
     let folders = &workshop.folders;
     storage::throw_away(&folders.projects, project.as_str(), &folders.projects_trash).step("throw away the project")?;
+    ids::release(folders.ids.as_fd(), project).step("give the project's host ids back")?;
     workshop.trashed = true;
     Ok(Answer::Done)
 }

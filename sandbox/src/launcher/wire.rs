@@ -40,7 +40,7 @@ pub enum Request {
         project: ProjectId,
     },
     /// Remove a project's folder with all its files, whoever in its cell they belong to; first what [`Request::RemoveCell`]
-    /// does. [`Answer::Done`] when there is no such project any more: its files go by and by.
+    /// does, last its range of host ids. [`Answer::Done`] when there is no such project any more: its files go by and by.
     RemoveProject {
         /// Which.
         project: ProjectId,

@@ -137,6 +137,7 @@ fn a_project_goes_whomever_its_files_were_given_to() {
     assert_eq!(does(&server, &["run", &project, "--", "sh", "-c", &script]), "1\n");
     does(&server, &["project", "rm", &project]);
     assert!(!folder.exists());
+    assert!(server.state().join("ids").join(&project).symlink_metadata().is_err(), "its host ids are free again");
     let trash = server.projects().join(".trash");
     let by = std::time::Instant::now() + crate::harness::DEADLINE;
     while trash.read_dir().expect("the trash is there").next().is_some() {
