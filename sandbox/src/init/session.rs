@@ -239,7 +239,11 @@ impl Session {
             }
             match rustix::io::read(&self.terminal, &mut buffer[..room]) {
                 Ok(0) => self.drained = true,
-                Ok(count) => self.log.append(&buffer[..count]),
+                Ok(count) => {
+                    self.log.append(&buffer[..count]);
+                    // At once: who waits for an echo shan't wait for our finding that nothing follows it.
+                    self.wake_clients();
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     // Nothing is left, and with the program gone nothing is expected.
@@ -250,7 +254,6 @@ impl Session {
                 Err(_) => self.drained = true,
             }
         }
-        self.wake_clients();
     }
 
     fn write_input(&mut self) {
