@@ -1,10 +1,11 @@
 //! The peers: other ways to the same shell with the same files, and why one can't be had on this machine.
 
+use std::fs::File;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
 use crate::folder::{self, Folder};
@@ -34,7 +35,11 @@ pub(crate) struct Peers {
     pub(crate) podman: Peer,
     podman_words: Vec<String>,
     env: Vec<(String, String)>,
+    _home: Home,
 }
+
+/// The mount namespace that this process came from. Dropping it goes back there.
+struct Home(File);
 
 /// A container of podman's with nothing in it but a sleeper, for `podman exec`. Dropping it removes it.
 pub(crate) struct Container<'a> {
@@ -42,9 +47,10 @@ pub(crate) struct Container<'a> {
 }
 
 impl Peers {
-    /// Prepares each, and tries whether it works. From here on this process lives in a mount namespace of its own.
+    /// Prepares each, and tries whether it works. As long as they are there, this process lives in a mount namespace of its
+    /// own.
     pub(crate) fn prepare(folder: &Folder) -> anyhow::Result<Self> {
-        hide_hybrid_cgroup()?;
+        let home = hide_hybrid_cgroup()?;
         let rootfs = folder.unpack_image()?;
         let mut env = folder::image_env()?;
         let terminal = [("TERM", "xterm-256color"), ("HOME", "/root"), ("SHELL", SHELL[0])];
@@ -61,7 +67,7 @@ impl Peers {
         }
         let none = || Err(String::new());
         let bash = bash(&rootfs, folder, &env)?;
-        let mut peers = Self { bash, bubblewrap: none(), crun: none(), podman: none(), podman_words, env };
+        let mut peers = Self { bash, bubblewrap: none(), crun: none(), podman: none(), podman_words, env, _home: home };
         Tty::start(&peers.bash)?.until_prompt().context("start the image's bash without a sandbox")?;
         peers.bubblewrap = tried(Ok(peers.bubblewrap(&rootfs)));
         peers.crun = tried(peers.crun(&rootfs, folder));
@@ -153,6 +159,14 @@ impl Drop for Container<'_> {
     }
 }
 
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Err(error) = setns(&self.0, CloneFlags::CLONE_NEWNS) {
+            eprintln!("there is no way back to the host's mounts: {error}");
+        }
+    }
+}
+
 /// The image's own bash on the host, as near to a login shell in the image as can be without entering it: it reads the
 /// image's profile and the image's `.bashrc`.
 fn bash(rootfs: &str, folder: &Folder, env: &[(String, String)]) -> anyhow::Result<Program> {
@@ -178,13 +192,14 @@ fn tried(program: anyhow::Result<Program>) -> Peer {
 }
 
 /// Of a machine with both versions of cgroups, crun wants to see one. The server has started and sees both.
-fn hide_hybrid_cgroup() -> anyhow::Result<()> {
+fn hide_hybrid_cgroup() -> anyhow::Result<Home> {
+    let home = Home(File::open("/proc/thread-self/ns/mnt")?);
     unshare(CloneFlags::CLONE_NEWNS).context("unshare mounts")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("make mounts private")?;
     match umount2(HYBRID, MntFlags::MNT_DETACH) {
         // There is none.
-        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(home),
         Err(error) => Err(error).context("hide the second version of cgroups"),
     }
 }

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use nix::sys::signal::{self, SigSet};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Address, Api};
@@ -17,14 +20,15 @@ use crate::tty::{DEADLINE, last_line};
 /// How often it is looked whether something has happened that nobody tells.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Where cgroup hierarchies are mounted, as the host sees them: this program hides one from itself.
-const CGROUPS: &str = "/proc/1/root/sys/fs/cgroup";
+/// Where cgroup hierarchies are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// A running server. Dropping it ends it and its cells.
 pub(crate) struct Server {
     process: Child,
     launcher: i32,
     places: Places,
+    hierarchies: Vec<OwnedFd>,
     /// Where it listens.
     pub(crate) address: Address,
 }
@@ -42,7 +46,7 @@ struct Places {
 pub(crate) struct Traces {
     /// Processes of the launcher and the server, and what runs in the cells' cgroups.
     pub(crate) processes: usize,
-    /// Mounts in the host's, the launcher's and the server's namespaces.
+    /// Mounts as the server, in the host's namespace, and the launcher, in its own, see them.
     pub(crate) mounts: usize,
     /// Open descriptors of the launcher and of the server.
     pub(crate) descriptors: usize,
@@ -57,6 +61,7 @@ pub(crate) struct Traces {
 impl Server {
     /// Imports the default image and starts a server.
     pub(crate) fn start(folder: &Folder) -> anyhow::Result<Self> {
+        let hierarchies = hierarchies()?;
         let at = |name: &str| folder.path().join(name);
         let cgroup = format!("cloister-bench-{}", std::process::id());
         let places = Places { state: at("state"), projects: at("projects"), run: at("run"), cgroup };
@@ -66,6 +71,7 @@ impl Server {
         let log = at("log");
         let mut command = places.command(&["serve", "--listen", "127.0.0.1:0", "--create-projects"]);
         let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
+        end_on_signal(Pid::from_child(&process))?;
         let socket = wait_for(|| {
             let text = std::fs::read_to_string(&log).ok()?;
             let (address, _) = text.split("serving on http://").nth(1)?.split_once('/')?;
@@ -77,7 +83,9 @@ impl Server {
         let token = std::fs::read_to_string(places.state.join("owner.token"))?.trim().to_owned();
         let server = process.id().cast_signed();
         let launcher = *children(server).first().context("a server has a launcher")?;
-        Ok(Self { process, launcher, places, address: Address { socket, token } })
+        let server = Self { process, launcher, places, hierarchies, address: Address { socket, token } };
+        ensure!(server.groups().next().is_some(), "the server's cgroup is not to be found below {CGROUPS}");
+        Ok(server)
     }
 
     /// A connection on which a project's cell can be told to stop.
@@ -121,10 +129,7 @@ impl Server {
         let mut processes: BTreeSet<i32> = grouped.flat_map(|pids| numbers(&pids)).collect();
         processes.extend(children(server));
         processes.extend(children(self.launcher));
-        let mut mounts = count("/proc/1/mountinfo".to_owned())?;
-        for pid in [server, self.launcher] {
-            mounts += count(format!("/proc/{pid}/mountinfo"))?;
-        }
+        let mounts = count(format!("/proc/{server}/mountinfo"))? + count(format!("/proc/{}/mountinfo", self.launcher))?;
         Ok(Traces {
             processes: processes.len(),
             mounts,
@@ -135,11 +140,10 @@ impl Server {
         })
     }
 
-    /// This server's group in every hierarchy: version 2 lies at the root, or as one of many below it.
+    /// This server's group in every hierarchy.
     fn groups(&self) -> impl Iterator<Item = PathBuf> {
-        let root = Path::new(CGROUPS);
-        let hierarchies = subfolders(root).into_iter().chain([root.to_owned()]);
-        hierarchies.map(|hierarchy| hierarchy.join(&self.places.cgroup)).filter(|group| group.is_dir())
+        let opened = self.hierarchies.iter().map(|folder| format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        opened.map(|folder| Path::new(&folder).join(&self.places.cgroup)).filter(|group| group.is_dir())
     }
 }
 
@@ -195,6 +199,30 @@ fn children(pid: i32) -> Vec<i32> {
 
 fn numbers(text: &str) -> Vec<i32> {
     text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Whoever interrupts this program ends the server instead: the measurement fails then, and what it has made is removed.
+/// Before any other thread exists, so that none gets the signal.
+fn end_on_signal(server: Pid) -> anyhow::Result<()> {
+    let signals: SigSet = [signal::SIGINT, signal::SIGTERM].into_iter().collect();
+    signals.thread_block()?;
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            eprintln!("==> interrupted: cleaning up");
+            // If it is gone, that is what was wanted.
+            let _ = kill_process(server, Signal::TERM);
+        }
+    });
+    Ok(())
+}
+
+/// Every folder that a hierarchy may be mounted at, version 2 also at the root: opened, since this program will hide one
+/// from itself.
+fn hierarchies() -> anyhow::Result<Vec<OwnedFd>> {
+    let root = Path::new(CGROUPS);
+    let folders = subfolders(root).into_iter().chain([root.to_owned()]);
+    let opened = folders.map(|folder| open(&folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()));
+    opened.collect::<Result<_, _>>().with_context(|| format!("open the folders in {CGROUPS}"))
 }
 
 fn subfolders(folder: &Path) -> Vec<PathBuf> {
