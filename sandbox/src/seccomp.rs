@@ -2,7 +2,8 @@
 //!
 //! Two answers, because there are two kinds of no. A call that isn't listed doesn't exist (ENOSYS), which is what libraries
 //! that probe for new calls expect; one that exists but is not for cells is not permitted (EPERM). A second filter refuses
-//! listed calls with arguments that reach parts of the kernel no tool in a cell needs.
+//! listed calls with arguments that reach parts of the kernel no tool in a cell needs, a third the sockets of families and
+//! protocols that a cell doesn't have.
 //! Nearly every kernel escape of the last years went through a nested user namespace, an exotic socket family, io_uring,
 //! or one setsockopt; none of these passes here. Nor does io_setup(2), of which the host has one pool for all cells; databases
 //! do without. Another ABI (i386) kills; x32 numbers are not listed.
@@ -20,21 +21,31 @@ use seccompiler::{
 pub(crate) struct Policy {
     numbers: BpfProgram,
     arguments: BpfProgram,
+    sockets: BpfProgram,
 }
 
 impl Policy {
     /// Compiles the policy; done once, since it takes longer than all the rest of a cell's start.
     pub(crate) fn compile() -> Result<Self, seccompiler::Error> {
         let target = std::env::consts::ARCH.try_into()?;
-        let refusal = SeccompAction::Errno(libc::EPERM as u32);
-        let arguments = SeccompFilter::new(narrowed()?, SeccompAction::Allow, refusal, target)?;
-        Ok(Self { numbers: by_number(), arguments: arguments.try_into()? })
+        let refusing = |rules, error: i32| {
+            let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(error as u32), target)?;
+            Ok::<BpfProgram, seccompiler::Error>(filter.try_into()?)
+        };
+        Ok(Self {
+            numbers: by_number(),
+            arguments: refusing(narrowed()?, libc::EPERM)?,
+            // As a kernel that was built without them: su, useradd and others go on without audit if there is none, but
+            // not if they may not speak to it.
+            sockets: refusing(sockets()?, libc::EAFNOSUPPORT)?,
+        })
     }
 
     /// Binds this process and all its children for good. Needs `no_new_privs`.
     pub(crate) fn apply(&self) -> Result<(), seccompiler::Error> {
         seccompiler::apply_filter(&self.numbers)?;
-        seccompiler::apply_filter(&self.arguments)
+        seccompiler::apply_filter(&self.arguments)?;
+        seccompiler::apply_filter(&self.sockets)
     }
 }
 
@@ -333,42 +344,10 @@ const PERSONALITIES: [u64; 6] = [0, 0x0008, 0x0002_0000, 0x0002_0008, 0x0004_000
 /// The arguments that are refused of calls that are allowed otherwise.
 fn narrowed() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::Error> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
-    // 32 bits of an argument, as the kernel reads an int: high bits can't smuggle a value past the filter.
-    let when = |argument, operator, value| {
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value).map_err(seccompiler::Error::from)
-    };
-    let all = |conditions: Vec<SeccompCondition>| SeccompRule::new(conditions).map_err(seccompiler::Error::from);
-    let int = |number: i32| u64::from(number.cast_unsigned());
 
     let mut rules = BTreeMap::new();
     let namespaces = NAMESPACE_FLAGS.map(int).map(|flag| all(vec![when(0, MaskedEq(flag), flag)?]));
     rules.insert(libc::SYS_clone, namespaces.into_iter().collect::<Result<_, _>>()?);
-
-    // Families: local, IP, and netlink to ask for addresses and routes. Not AF_ALG, AF_PACKET, AF_VSOCK, AF_RXRPC...
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(int);
-    let other_family = families.map(|family| when(0, Ne, family)).into_iter().collect::<Result<_, _>>()?;
-    // Obsolete and therefore deprecated in libc, but the kernel still knows it.
-    const SOCK_PACKET: i32 = 10;
-    // The low four bits of the type, without SOCK_CLOEXEC and SOCK_NONBLOCK.
-    let types = [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_DCCP, SOCK_PACKET].map(int);
-    let mut sockets = vec![all(other_family)?];
-    for kind in types {
-        // Netlink's "raw" is the same as its datagram.
-        sockets.push(all(vec![when(0, Ne, int(libc::AF_NETLINK))?, when(1, MaskedEq(0xf), kind)?])?);
-    }
-    sockets.push(all(vec![when(0, Eq, int(libc::AF_NETLINK))?, when(2, Ne, int(libc::NETLINK_ROUTE))?])?);
-    // IPPROTO_SCTP and friends come as streams too; TCP, UDP, ping and MPTCP's fallback are what programs need.
-    let protocols =
-        [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6, libc::IPPROTO_MPTCP];
-    for family in [libc::AF_INET, libc::AF_INET6].map(int) {
-        let mut other = vec![when(0, Eq, family)?];
-        for protocol in protocols {
-            other.push(when(2, Ne, int(protocol))?);
-        }
-        sockets.push(all(other)?);
-    }
-    rules.insert(libc::SYS_socket, sockets);
-    rules.insert(libc::SYS_socketpair, vec![all(vec![when(0, Ne, int(libc::AF_UNIX))?])?]);
 
     // Kernel TLS, ESP in TCP and other "upper layer protocols"; ESP in UDP.
     const TCP_ULP: u64 = 31;
@@ -394,6 +373,52 @@ fn narrowed() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::Error> 
     Ok(rules)
 }
 
+/// The sockets that there aren't.
+fn sockets() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, seccompiler::Error> {
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
+
+    // Families: local, IP, and netlink to ask for addresses and routes. Not AF_ALG, AF_PACKET, AF_VSOCK, AF_RXRPC...
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(int);
+    let other_family = families.map(|family| when(0, Ne, family)).into_iter().collect::<Result<_, _>>()?;
+    // Obsolete and therefore deprecated in libc, but the kernel still knows it.
+    const SOCK_PACKET: i32 = 10;
+    // The low four bits of the type, without SOCK_CLOEXEC and SOCK_NONBLOCK.
+    let types = [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_DCCP, SOCK_PACKET].map(int);
+    let mut sockets = vec![all(other_family)?];
+    for kind in types {
+        // Netlink's "raw" is the same as its datagram.
+        sockets.push(all(vec![when(0, Ne, int(libc::AF_NETLINK))?, when(1, MaskedEq(0xf), kind)?])?);
+    }
+    sockets.push(all(vec![when(0, Eq, int(libc::AF_NETLINK))?, when(2, Ne, int(libc::NETLINK_ROUTE))?])?);
+    // IPPROTO_SCTP and friends come as streams too; TCP, UDP, ping and MPTCP's fallback are what programs need.
+    let protocols =
+        [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6, libc::IPPROTO_MPTCP];
+    for family in [libc::AF_INET, libc::AF_INET6].map(int) {
+        let mut other = vec![when(0, Eq, family)?];
+        for protocol in protocols {
+            other.push(when(2, Ne, int(protocol))?);
+        }
+        sockets.push(all(other)?);
+    }
+    let pairs = vec![all(vec![when(0, Ne, int(libc::AF_UNIX))?])?];
+    Ok(BTreeMap::from([(libc::SYS_socket, sockets), (libc::SYS_socketpair, pairs)]))
+}
+
+/// A condition on 32 bits of an argument, as the kernel reads an int: high bits can't smuggle a value past the filter.
+fn when(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, seccompiler::Error> {
+    Ok(SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?)
+}
+
+/// A rule that matches if all conditions hold.
+fn all(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, seccompiler::Error> {
+    Ok(SeccompRule::new(conditions)?)
+}
+
+/// A constant as the filter sees it.
+fn int(number: i32) -> u64 {
+    u64::from(number.cast_unsigned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,7 +432,7 @@ mod tests {
             assert!(!allowed[..index].contains(call), "call {call} is listed twice");
             assert!(!REFUSED.contains(call), "call {call} is allowed and refused");
         }
-        for (call, _) in narrowed().unwrap() {
+        for (call, _) in narrowed().unwrap().into_iter().chain(sockets().unwrap()) {
             assert!(allowed.contains(&call), "call {call} is narrowed but not allowed");
         }
     }
