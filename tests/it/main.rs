@@ -10,5 +10,6 @@ mod harness;
 mod hostile;
 mod http;
 mod images;
+mod living;
 mod pty;
 mod terminal;
