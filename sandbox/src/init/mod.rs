@@ -18,7 +18,7 @@ use rustix::process::{WaitOptions, wait};
 use crate::control::{CONTROL_BYTES_MAX, Exit, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
 use crate::packet;
 use crate::spec::CellSpec;
-use session::Session;
+use session::{SCRATCH_BYTES, Session};
 
 /// Most control connections: one server, the next one during a restart, and a few commands.
 const CONNECTIONS_MAX: usize = 16;
@@ -42,6 +42,7 @@ pub(crate) fn run(birth: Birth) {
             signals,
             connections: Vec::new(),
             sessions: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
             stop_at: None,
         };
         let _ = rustix::thread::set_name(c"cell-init");
@@ -57,6 +58,7 @@ struct Init {
     signals: SignalFd,
     connections: Vec<Connection>,
     sessions: Vec<Session>,
+    scratch: Vec<u8>,
     /// When the cell stops at the latest, once it shall.
     stop_at: Option<Instant>,
 }
@@ -88,8 +90,8 @@ impl Init {
         // Terminals first: a keystroke's echo is what somebody waits for.
         for (source, events) in ready {
             match source {
-                Source::Terminal(session) => self.sessions[session].terminal_ready(events),
-                Source::Client(session, client) => self.sessions[session].client_ready(client),
+                Source::Terminal(session) => self.sessions[session].terminal_ready(events, &mut self.scratch),
+                Source::Client(session, client) => self.sessions[session].client_ready(client, &mut self.scratch),
                 Source::Child => self.reap(),
                 Source::Listener => self.accept(),
                 Source::Connection(connection) => self.converse(connection),
@@ -216,7 +218,7 @@ impl Init {
                 (None, None) => continue,
             };
             if let Some(session) = self.sessions.iter_mut().find(|session| session.leader() == pid) {
-                session.leader_ended(exit);
+                session.leader_ended(exit, &mut self.scratch);
             }
         }
     }

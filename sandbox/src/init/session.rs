@@ -31,8 +31,13 @@ const READS_PER_TURN: usize = 4;
 /// Most bytes of one read; the kernel gives up to 19 KiB at once.
 const READ_BYTES_MAX: usize = 32 * 1024;
 
-/// Most frames of one client in one turn, so that a flood of input delays no other terminal.
-const FRAMES_PER_TURN: usize = 16;
+/// A read of fewer bytes is the echo of a keystroke, behind which nothing comes: asking for more would only cost time.
+const ECHO_BYTES: usize = 64;
+
+/// Room for whatever is read in one go, from a terminal or from a client: one for all, so that a keystroke doesn't begin
+/// with clearing it.
+pub(super) const SCRATCH_BYTES: usize = READ_BYTES_MAX;
+const _: () = assert!(SCRATCH_BYTES > FRAME_BYTES_MAX, "a frame that is too long must be seen to be");
 
 /// How long a program has to end after a hang-up before it is killed.
 const HANG_UP_GRACE: Duration = Duration::from_secs(2);
@@ -169,29 +174,25 @@ impl Session {
     }
 
     /// The terminal can be read or written.
-    pub(super) fn terminal_ready(&mut self, events: PollFlags) {
+    pub(super) fn terminal_ready(&mut self, events: PollFlags, scratch: &mut [u8]) {
         if events.contains(PollFlags::OUT) {
             self.write_input();
         }
         if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-            self.read_output();
+            self.read_output(scratch);
         }
     }
 
-    /// A client has sent something, or is gone. One that breaks the protocol is cut off.
-    pub(super) fn client_ready(&mut self, index: usize) {
+    /// A client has sent something, or is gone. One that breaks the protocol is cut off. One frame a turn: a flood of input
+    /// delays no other terminal, and a keystroke isn't followed by the question whether there is another.
+    pub(super) fn client_ready(&mut self, index: usize, scratch: &mut [u8]) {
         // An earlier client of this turn may have left and moved the others.
         let Some(client) = self.clients.get(index) else { return };
-        let id = client.id;
-        for _ in 0..FRAMES_PER_TURN {
-            let Some(index) = self.clients.iter().position(|client| client.id == id) else { return };
-            let mut packet = [0; FRAME_BYTES_MAX + 1];
-            match packet::receive(&self.clients[index].socket, &mut packet) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Ok((length, _)) if length > 0 && self.frame(index, &packet[..length]) => {}
-                // What it typed before it went is still typed.
-                _ => drop(self.clients.remove(index)),
-            }
+        match packet::receive(&client.socket, scratch) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok((length, _)) if length > 0 && self.frame(index, &scratch[..length]) => {}
+            // What it typed before it went is still typed.
+            _ => drop(self.clients.remove(index)),
         }
     }
 
@@ -230,19 +231,21 @@ impl Session {
         granted.map_or(u64::MAX, |upto| upto.saturating_sub(self.log.head()))
     }
 
-    fn read_output(&mut self) {
-        let mut buffer = [0; READ_BYTES_MAX];
+    fn read_output(&mut self, scratch: &mut [u8]) {
         for _ in 0..READS_PER_TURN {
             let room = usize::try_from(self.room()).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
             if room == 0 || self.drained {
                 break;
             }
-            match rustix::io::read(&self.terminal, &mut buffer[..room]) {
+            match rustix::io::read(&self.terminal, &mut scratch[..room]) {
                 Ok(0) => self.drained = true,
                 Ok(count) => {
-                    self.log.append(&buffer[..count]);
+                    self.log.append(&scratch[..count]);
                     // At once: who waits for an echo shan't wait for our finding that nothing follows it.
                     self.wake_clients();
+                    if count < ECHO_BYTES && self.exit.is_none() {
+                        break;
+                    }
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
@@ -303,11 +306,11 @@ impl Session {
         }
     }
 
-    pub(super) fn leader_ended(&mut self, exit: Exit) {
+    pub(super) fn leader_ended(&mut self, exit: Exit, scratch: &mut [u8]) {
         self.exit = Some(exit);
         self.kill_at = None;
         // What it wrote last is still in the terminal.
-        self.read_output();
+        self.read_output(scratch);
     }
 
     /// How the program ended, once all of its output is in the log.
