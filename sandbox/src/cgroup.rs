@@ -20,6 +20,9 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// Longest wait for the processes of a cgroup to be gone: SIGKILL needs no cooperation, only time under load.
 const EMPTY_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether they are: dying takes a cell about a millisecond.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+
 /// The controllers a cell is limited by.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
@@ -111,7 +114,7 @@ impl Cgroups {
                     Ok(()) | Err(Errno::NOENT) => break,
                     Err(Errno::BUSY) if Instant::now() < deadline => {
                         kill(&group, hierarchy.unified).step("kill what is left in the cell's cgroup")?;
-                        std::thread::sleep(Duration::from_micros(200));
+                        std::thread::sleep(LOOK_EVERY);
                     }
                     Err(error) => return Err(Failure::new("remove the cell's cgroup", error)),
                 }

@@ -76,10 +76,12 @@ pub(crate) fn pivot(root: &OwnedFd) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
+/// `userxattr` keeps overlay's own marks in `user.overlay.*`, so that a layer needs no privilege to carry them. `volatile`
+/// syncs nothing when the overlay goes: its upper layer goes too, and a sync is of the whole disk.
+const OVERLAY_FLAGS: [&str; 2] = ["userxattr", "volatile"];
+
 /// An overlay of read-only `lowers` (lowest first) under `upper`, attached nowhere. `stage` is an empty folder of the
 /// present mount namespace that older kernels need to attach the lower layers at for a moment.
-///
-/// `userxattr` keeps overlay's own marks in `user.overlay.*`, so that a layer needs no privilege to carry them.
 pub(crate) fn overlay(
     lowers: &[OwnedFd],
     upper: BorrowedFd<'_>,
@@ -88,7 +90,7 @@ pub(crate) fn overlay(
 ) -> io::Result<OwnedFd> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_flag(context.as_fd(), "userxattr")?;
+    OVERLAY_FLAGS.iter().try_for_each(|flag| fsconfig_set_flag(context.as_fd(), *flag))?;
     // Overlay wants its layers from the top down; descriptors came with Linux 6.13.
     let by_descriptor = lowers
         .iter()
@@ -124,7 +126,7 @@ fn overlay_by_path(
             attach(lower, folder_beneath(stage, name)?)?;
         }
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_set_flag(context.as_fd(), "userxattr")?;
+        OVERLAY_FLAGS.iter().try_for_each(|flag| fsconfig_set_flag(context.as_fd(), *flag))?;
         let from_top: Vec<&str> = names.iter().rev().map(String::as_str).collect();
         fsconfig_set_string(context.as_fd(), "lowerdir", from_top.join(":"))?;
         fsconfig_set_string(context.as_fd(), "upperdir", descriptor_path(upper))?;

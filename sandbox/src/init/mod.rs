@@ -105,8 +105,8 @@ impl Init {
     fn wait(&self) -> Vec<(Source, PollFlags)> {
         let mut watched = Vec::with_capacity(2 + self.connections.len() + 3 * self.sessions.len());
         for (index, session) in self.sessions.iter().enumerate() {
-            if let Some(events) = session.terminal_interest() {
-                watched.push((Source::Terminal(index), PollFd::from_borrowed_fd(session.terminal(), events)));
+            if let Some((terminal, events)) = session.terminal_interest() {
+                watched.push((Source::Terminal(index), PollFd::from_borrowed_fd(terminal, events)));
             }
             for (client, socket) in session.clients().enumerate() {
                 watched.push((Source::Client(index, client), PollFd::from_borrowed_fd(socket, PollFlags::IN)));

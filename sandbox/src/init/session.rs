@@ -44,10 +44,8 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Session {
     name: SessionName,
-    /// Owns the terminal; sizes it.
-    master: Box<dyn MasterPty + Send>,
-    /// The same terminal, non-blocking, for bytes.
-    terminal: OwnedFd,
+    /// Gone once it was hung up.
+    terminal: Option<Terminal>,
     log: LogWriter,
     clients: Vec<Client>,
     client_ids: u64,
@@ -58,6 +56,14 @@ pub(super) struct Session {
     /// No more output can come.
     drained: bool,
     kill_at: Option<Instant>,
+}
+
+/// A terminal's master side.
+struct Terminal {
+    /// Owns it; sizes it.
+    master: Box<dyn MasterPty + Send>,
+    /// The same, non-blocking, for bytes.
+    bytes: OwnedFd,
 }
 
 /// A data socket.
@@ -97,12 +103,11 @@ impl Session {
             Ok((pair.master, leader.ok_or("the program has no pid")?))
         })?;
         let number = master.as_raw_fd().ok_or("the terminal has no descriptor")?;
-        let terminal = sys::duplicate(number).map_err(|error| error.to_string())?;
-        rustix::io::ioctl_fionbio(&terminal, true).map_err(|error| error.to_string())?;
+        let bytes = sys::duplicate(number).map_err(|error| error.to_string())?;
+        rustix::io::ioctl_fionbio(&bytes, true).map_err(|error| error.to_string())?;
         Ok(Self {
             name,
-            master,
-            terminal,
+            terminal: Some(Terminal { master, bytes }),
             log,
             clients: Vec::new(),
             client_ids: 0,
@@ -152,20 +157,17 @@ impl Session {
         Ok(theirs)
     }
 
-    pub(super) fn terminal(&self) -> BorrowedFd<'_> {
-        self.terminal.as_fd()
-    }
-
     pub(super) fn clients(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.clients.iter().map(|client| client.socket.as_fd())
     }
 
-    /// What to wait for at the terminal, if anything.
-    pub(super) fn terminal_interest(&self) -> Option<PollFlags> {
+    /// The terminal, and what to wait for at it, if anything.
+    pub(super) fn terminal_interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, !self.drained && self.room() > 0);
         interest.set(PollFlags::OUT, !self.input.is_empty());
-        (!interest.is_empty()).then_some(interest)
+        let terminal = self.terminal.as_ref().filter(|_| !interest.is_empty())?;
+        Some((terminal.bytes.as_fd(), interest))
     }
 
     /// When something is to be done even if nothing happens.
@@ -175,6 +177,10 @@ impl Session {
 
     /// The terminal can be read or written.
     pub(super) fn terminal_ready(&mut self, events: PollFlags, scratch: &mut [u8]) {
+        if events.contains(PollFlags::HUP) {
+            // Nobody has it open any more. The kernel says so whatever is asked, and with nothing to ask nobody asks.
+            self.drop_input();
+        }
         if events.contains(PollFlags::OUT) {
             self.write_input();
         }
@@ -210,7 +216,7 @@ impl Session {
             }
             Ok(ToCell::Resize(size)) => {
                 // A size that can't be set is the kernel's business; the program sees the old one.
-                if self.master.resize(pty_size(size)).is_ok() {
+                if self.terminal.as_ref().is_some_and(|terminal| terminal.master.resize(pty_size(size)).is_ok()) {
                     self.size = size;
                 }
             }
@@ -234,10 +240,8 @@ impl Session {
     fn read_output(&mut self, scratch: &mut [u8]) {
         for _ in 0..READS_PER_TURN {
             let room = usize::try_from(self.room()).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
-            if room == 0 || self.drained {
-                break;
-            }
-            match rustix::io::read(&self.terminal, &mut scratch[..room]) {
+            let Some(terminal) = self.terminal.as_ref().filter(|_| room > 0 && !self.drained) else { break };
+            match rustix::io::read(&terminal.bytes, &mut scratch[..room]) {
                 Ok(0) => self.drained = true,
                 Ok(count) => {
                     self.log.append(&scratch[..count]);
@@ -260,8 +264,8 @@ impl Session {
     }
 
     fn write_input(&mut self) {
-        while let Some(input) = self.input.front_mut() {
-            match rustix::io::write(&self.terminal, &input.bytes[input.written..]) {
+        while let (Some(terminal), Some(input)) = (&self.terminal, self.input.front_mut()) {
+            match rustix::io::write(&terminal.bytes, &input.bytes[input.written..]) {
                 Ok(count) => {
                     input.written += count;
                     let (client, done) = (input.client, input.written == input.bytes.len());
@@ -275,7 +279,7 @@ impl Session {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 // The terminal is gone, and with it who would have read this.
-                Err(_) => self.input.clear(),
+                Err(_) => self.drop_input(),
             }
         }
         // A client that has used up much of its window needs to hear that there is room again.
@@ -283,6 +287,15 @@ impl Session {
         for client in &mut self.clients {
             if client.taken - client.reported >= REPORT_BYTES {
                 client.wake();
+            }
+        }
+    }
+
+    /// Forgets what nobody will read; for the clients it is taken.
+    fn drop_input(&mut self) {
+        for input in std::mem::take(&mut self.input) {
+            if let Some(client) = self.clients.iter_mut().find(|one| one.id == input.client) {
+                client.taken += (input.bytes.len() - input.written) as u64;
             }
         }
     }
@@ -297,8 +310,12 @@ impl Session {
         }
     }
 
-    /// Tells the program that its terminal is gone, and kills it if it doesn't care.
+    /// Takes the terminal away from the program, and kills it if it doesn't care. A signal alone isn't enough: a shell that
+    /// is just about to read misses it.
     pub(super) fn hang_up(&mut self) {
+        self.terminal = None;
+        self.drained = true;
+        self.drop_input();
         if self.exit.is_none() && self.kill_at.is_none() {
             let _ = kill_process_group(self.leader, Signal::HUP);
             let _ = kill_process_group(self.leader, Signal::CONT);
