@@ -1,6 +1,6 @@
 //! Which system calls a cell may make: an allow-list, with the reason for each group.
 //!
-//! Two answers, because there are two kinds of no. A call that isn't listed doesn't exist (ENOSYS), which is what libraries
+//! Each kind of no has its answer. A call that isn't listed doesn't exist (ENOSYS), which is what libraries
 //! that probe for new calls expect; one that exists but is not for cells is not permitted (EPERM). A second filter refuses
 //! listed calls with arguments that reach parts of the kernel no tool in a cell needs, a third the sockets of families and
 //! protocols that a cell doesn't have.
