@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::ProjectId;
 
 /// Version of both wires. A server refuses by name a cell whose version it doesn't speak.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Largest control message in bytes: an environment of 64 KiB and a command of 64 KiB fit.
 pub const CONTROL_BYTES_MAX: usize = 192 * 1024;
@@ -26,6 +26,10 @@ pub const FRAME_BYTES_MAX: usize = INPUT_BYTES_MAX + 32;
 /// [`FromCell::Wake`] says that some are taken. So the cell always reads its sockets to the end, and a paste into a program
 /// that doesn't read can't hold back a resize or a credit behind it. A server that sends more is cut off.
 pub const INPUT_WINDOW_BYTES: u64 = 64 * 1024;
+
+/// Most [`FromCell::Wake`]s that the server hasn't received yet: enough that not every keystroke's echo needs a credit after
+/// it; few, because under a flood each one is a packet that says nothing new.
+pub const WAKES_MAX: u64 = 8;
 
 /// Longest session name in bytes.
 const SESSION_NAME_BYTES_MAX: usize = 40;
@@ -180,21 +184,24 @@ pub enum ToCell<'a> {
     },
     /// A new size.
     Resize(Size),
-    /// "I have read the log up to `seen`; you may write up to `upto`." Asks for one [`FromCell::Wake`] as soon as the
-    /// log's head is beyond `seen`. Of several data sockets the one that grants most counts: a laggard finds its place
+    /// "I have read the log up to `seen`; you may write up to `upto`, and wake me until you have done so [`WAKES_MAX`] times
+    /// more than `wakes`." The cell sends a [`FromCell::Wake`] at once if the log's head is beyond `seen`, and whenever it
+    /// moves, as long as it may. Of several data sockets the one that grants most counts: a laggard finds its place
     /// overwritten. A session that has no data socket writes freely over its oldest output.
     Credit {
         /// Offset up to which the log was read.
         seen: u64,
         /// Offset up to which the cell may write.
         upto: u64,
+        /// How many wakes the server has received.
+        wakes: u64,
     },
 }
 
 /// Cell to server, on a data socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FromCell {
-    /// The log's head is beyond what was last `seen` (sent once a [`ToCell::Credit`]), or much input was taken.
+    /// The log's head has moved (see [`ToCell::Credit`] for how often this is said), or much input was taken.
     Wake {
         /// Input bytes of this data socket that the terminal has taken since the socket was attached.
         taken: u64,
@@ -231,10 +238,11 @@ impl<'a> ToCell<'a> {
                 out.extend_from_slice(&cols.to_le_bytes());
                 out.extend_from_slice(&rows.to_le_bytes());
             }
-            Self::Credit { seen, upto } => {
+            Self::Credit { seen, upto, wakes } => {
                 out.push(CREDIT);
                 out.extend_from_slice(&seen.to_le_bytes());
                 out.extend_from_slice(&upto.to_le_bytes());
+                out.extend_from_slice(&wakes.to_le_bytes());
             }
         }
     }
@@ -250,7 +258,9 @@ impl<'a> ToCell<'a> {
                 let at = |i: usize| u16::from_le_bytes([rest[i], rest[i + 1]]);
                 Ok(Self::Resize(Size { cols: at(0), rows: at(2) }.clamped()))
             }
-            CREDIT if rest.len() == 16 => Ok(Self::Credit { seen: u64_at(rest, 0), upto: u64_at(rest, 8) }),
+            CREDIT if rest.len() == 24 => {
+                Ok(Self::Credit { seen: u64_at(rest, 0), upto: u64_at(rest, 8), wakes: u64_at(rest, 16) })
+            }
             _ => Err(Malformed),
         }
     }
@@ -302,7 +312,7 @@ mod tests {
             ToCell::Input { client: 7, seq: u64::MAX, bytes: b"ls\r" },
             ToCell::Input { client: 0, seq: 0, bytes: b"" },
             ToCell::Resize(Size { cols: 120, rows: 40 }),
-            ToCell::Credit { seen: 1, upto: 1 << 40 },
+            ToCell::Credit { seen: 1, upto: 1 << 40, wakes: 3 },
         ];
         for frame in frames {
             let mut packet = Vec::new();

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
-use sandbox::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_BYTES_MAX, INPUT_WINDOW_BYTES, Size, ToCell};
+use sandbox::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_BYTES_MAX, INPUT_WINDOW_BYTES, Size, ToCell, WAKES_MAX};
 use sandbox::log::{LogError, LogReader};
 
 use super::data::Data;
@@ -49,8 +49,10 @@ pub(crate) struct Attachment {
     data: Data,
     /// Offset of the next byte for the client.
     cursor: u64,
-    /// The last credit: what the client had had, and how far the cell may write.
-    seen: Option<u64>,
+    /// How often the cell has said that there is output.
+    wakes: u64,
+    /// The last credit: how often it may have said so, and how far it may write.
+    wakes_upto: u64,
     upto: u64,
     window: u64,
     resize: Option<Size>,
@@ -78,7 +80,8 @@ impl Attachment {
         let mut attachment = Self {
             data: Data::new(data)?,
             cursor,
-            seen: None,
+            wakes: 0,
+            wakes_upto: 0,
             upto: 0,
             window,
             resize: None,
@@ -94,6 +97,11 @@ impl Attachment {
         // Already now: a new session's first prompt needn't wait until the client is ready for it.
         attachment.send_credit();
         Ok(attachment)
+    }
+
+    /// Lets go of the session; what is left is its log.
+    pub(crate) fn detach(self) -> LogReader {
+        self.log
     }
 
     /// Types bytes. They go out at once if the cell takes them, else as soon as it does and this is polled.
@@ -205,7 +213,10 @@ impl Attachment {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the cell ended")));
         }
         match FromCell::decode(&packet[..length]) {
-            Ok(FromCell::Wake { taken }) if (self.taken..=self.sent).contains(&taken) => self.taken = taken,
+            Ok(FromCell::Wake { taken }) if (self.taken..=self.sent).contains(&taken) => {
+                self.taken = taken;
+                self.wakes += 1;
+            }
             Ok(FromCell::Ended(exit)) => self.exit = Some(exit),
             _ => return Poll::Ready(Err(io::Error::other("the cell sent a malformed data frame"))),
         }
@@ -236,16 +247,16 @@ impl Attachment {
         sent
     }
 
-    /// Asks to be woken when the client has had all, and lets the cell write on when it has had half of what it may.
+    /// Renews the credit once half of it is used.
     fn send_credit(&mut self) -> bool {
-        let caught_up = self.seen != Some(self.cursor) && self.log.head() == self.cursor;
-        if !caught_up && !self.grant_is_low() {
+        let few_wakes = self.wakes_upto <= self.wakes + WAKES_MAX / 2;
+        if !few_wakes && !self.grant_is_low() {
             return true;
         }
         let (seen, upto) = (self.cursor, self.cursor + self.window);
-        let sent = self.send(&ToCell::Credit { seen, upto });
+        let sent = self.send(&ToCell::Credit { seen, upto, wakes: self.wakes });
         if sent {
-            (self.seen, self.upto) = (Some(seen), upto);
+            (self.wakes_upto, self.upto) = (self.wakes + WAKES_MAX, upto);
         }
         sent
     }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::program::Program;
-use crate::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, SessionName, Size, ToCell};
+use crate::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, SessionName, Size, ToCell, WAKES_MAX};
 use crate::log::LogWriter;
 use crate::packet;
 use crate::privilege::conceal;
@@ -70,8 +70,9 @@ struct Terminal {
 struct Client {
     id: u64,
     socket: OwnedFd,
-    /// What it has read, if it waits for more.
-    waits_beyond: Option<u64>,
+    /// How often it was woken, and how often it may be.
+    wakes: u64,
+    wakes_upto: u64,
     /// How far it lets us write.
     upto: u64,
     /// Input bytes received, written to the terminal, and of these reported.
@@ -148,7 +149,8 @@ impl Session {
         self.clients.push(Client {
             id: self.client_ids,
             socket,
-            waits_beyond: None,
+            wakes: 0,
+            wakes_upto: 0,
             upto: self.log.head() + self.log.ring_bytes() / 2,
             received: 0,
             taken: 0,
@@ -220,11 +222,13 @@ impl Session {
                     self.size = size;
                 }
             }
-            Ok(ToCell::Credit { seen, upto }) => {
+            Ok(ToCell::Credit { seen, upto, wakes }) => {
                 let client = &mut self.clients[index];
                 client.upto = upto;
-                client.waits_beyond = Some(seen);
-                self.wake_clients();
+                client.wakes_upto = wakes.saturating_add(WAKES_MAX);
+                if self.log.head() > seen {
+                    client.wake_for_output();
+                }
             }
             Err(_) => return false,
         }
@@ -246,7 +250,7 @@ impl Session {
                 Ok(count) => {
                     self.log.append(&scratch[..count]);
                     // At once: who waits for an echo shan't wait for our finding that nothing follows it.
-                    self.wake_clients();
+                    self.clients.iter_mut().for_each(Client::wake_for_output);
                     if count < ECHO_BYTES && self.exit.is_none() {
                         break;
                     }
@@ -300,16 +304,6 @@ impl Session {
         }
     }
 
-    fn wake_clients(&mut self) {
-        let head = self.log.head();
-        for client in &mut self.clients {
-            if client.waits_beyond.is_some_and(|seen| head > seen) {
-                client.waits_beyond = None;
-                client.wake();
-            }
-        }
-    }
-
     /// Takes the terminal away from the program, and kills it if it doesn't care. A signal alone isn't enough: a shell that
     /// is just about to read misses it.
     pub(super) fn hang_up(&mut self) {
@@ -353,9 +347,17 @@ impl Session {
 }
 
 impl Client {
+    /// Says that there is output, unless the client has yet to hear so several times.
+    fn wake_for_output(&mut self) {
+        if self.wakes < self.wakes_upto {
+            self.wake();
+        }
+    }
+
     /// Sends a wake. A client that lets its few unread wakes fill the socket hears of it by its end.
     fn wake(&mut self) {
         self.reported = self.taken;
+        self.wakes += 1;
         if packet::send(&self.socket, &FromCell::Wake { taken: self.taken }.encode(), &[]).is_err() {
             let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         }

@@ -62,6 +62,13 @@ async fn next(attachment: &mut Attachment) -> (Output, Vec<u8>) {
     (timeout(DEADLINE, polled).await.expect("output comes"), bytes)
 }
 
+/// Lets everything be received that has come; there must be no output.
+async fn nothing(attachment: &mut Attachment) {
+    let mut bytes = Vec::new();
+    let polled = std::future::poll_fn(|cx| attachment.poll_output(cx, 4096, &mut bytes));
+    assert!(timeout(Duration::from_millis(20), polled).await.is_err());
+}
+
 /// Polls once; whether there was output.
 async fn settled(attachment: &mut Attachment) -> bool {
     let mut bytes = Vec::new();
@@ -89,26 +96,37 @@ fn output_comes_in_order_and_the_end_after_it() {
 }
 
 #[test]
-fn credit_follows_what_the_client_has_had() {
+fn credit_is_renewed_once_half_of_it_is_used() {
     run(async {
         let (mut attachment, mut cell) = attached();
-        let credits = |cell: &FakeCell| -> Vec<(u64, u64)> {
+        let credits = |cell: &FakeCell| -> Vec<(u64, u64, u64)> {
             let packets = cell.received();
             let credit = |packet: &Vec<u8>| match ToCell::decode(packet).unwrap() {
-                ToCell::Credit { seen, upto } => (seen, upto),
+                ToCell::Credit { seen, upto, wakes } => (seen, upto, wakes),
                 other => panic!("{other:?}"),
             };
             packets.iter().map(credit).collect()
         };
         let window = u64::from(RING_BYTES_MIN) / 2;
-        assert_eq!(credits(&cell), [(0, window)]);
-        cell.log.append(&[b'x'; 1000]);
-        next(&mut attachment).await;
+        assert_eq!(credits(&cell), [(0, window, 0)]);
+        for _ in 0..WAKES_MAX / 2 {
+            nothing(&mut attachment).await;
+            assert_eq!(credits(&cell), [], "not while enough wakes are left");
+            cell.log.append(b"k");
+            cell.send(FromCell::Wake { taken: 0 });
+            next(&mut attachment).await;
+        }
         assert_eq!(credits(&cell), [], "not before the client was given it");
-        assert!(settled(&mut attachment).await);
-        assert_eq!(credits(&cell), [(1000, 1000 + window)]);
-        assert!(settled(&mut attachment).await);
-        assert_eq!(credits(&cell), [], "not twice");
+        nothing(&mut attachment).await;
+        let had = WAKES_MAX / 2;
+        assert_eq!(credits(&cell), [(had, had + window, had)]);
+        cell.log.append(&[b'x'; 20_000]);
+        while attachment.cursor < had + 20_000 {
+            next(&mut attachment).await;
+        }
+        nothing(&mut attachment).await;
+        let (seen, upto, wakes) = credits(&cell).pop().expect("most of what it may write is written");
+        assert!(seen > window / 2 && upto == seen + window && wakes == had);
     });
 }
 
