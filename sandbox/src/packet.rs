@@ -64,7 +64,7 @@ pub(crate) fn receive_json<T: DeserializeOwned>(
     socket: impl AsFd,
     bytes_max: usize,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; bytes_max];
+    let mut buffer = vec![0; next_length(&socket)?.min(bytes_max)];
     let (length, descriptors) = receive(socket, &mut buffer)?;
     if length == 0 {
         return Ok(None);
@@ -72,9 +72,32 @@ pub(crate) fn receive_json<T: DeserializeOwned>(
     Ok(Some((serde_json::from_slice(&buffer[..length])?, descriptors)))
 }
 
+/// Waits for the next packet and gives its length, 0 at the end: clearing room for the longest one that could come takes
+/// longer than all the rest of most requests.
+fn next_length(socket: impl AsFd) -> io::Result<usize> {
+    let peek = || rustix::net::recv(&socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC);
+    let (_, length) = match peek() {
+        Err(Errno::CONNRESET) => peek()?,
+        other => other?,
+    };
+    Ok(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_is_too_long_is_refused_and_the_next_one_received() {
+        let (ours, theirs) = pair().unwrap();
+        send_json(&theirs, &"x".repeat(100), &[]).unwrap();
+        send_json(&theirs, &"next", &[]).unwrap();
+        let error = receive_json::<String>(&ours, 50).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(receive_json::<String>(&ours, 50).unwrap().unwrap().0, "next");
+        drop(theirs);
+        assert!(receive_json::<String>(&ours, 50).unwrap().is_none());
+    }
 
     #[test]
     fn what_was_sent_before_the_end_is_received_whatever_was_left_unread() {
