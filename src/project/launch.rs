@@ -1,11 +1,11 @@
-//! The launcher as async code asks it. A thread of its own waits for the answers, which the launcher gives one by one.
+//! The launcher as async code asks it: one task has its connection, and asks one thing after the other.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
-
-use sandbox::launcher::{Error as Refusal, Launcher};
+use sandbox::launcher::{Error as Refusal, Launcher, Request};
 use sandbox::spec::{CellSpec, ProjectId};
-use tokio::sync::oneshot;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::Error;
@@ -16,64 +16,68 @@ const ASKS_MAX: usize = 256;
 /// How long an answer may take: longer than all that can wait before it.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-type Reply = oneshot::Sender<Result<(), Refusal>>;
-
-enum Ask {
-    Start(Box<CellSpec>, Reply),
-    Remove(ProjectId, Reply),
-    RemoveProject(ProjectId, Reply),
+struct Ask {
+    request: Request,
+    reply: oneshot::Sender<Result<(), Refusal>>,
 }
 
 /// A handle on the launcher.
 pub(super) struct Launch {
-    asks: SyncSender<Ask>,
+    asks: mpsc::Sender<Ask>,
 }
 
 impl Launch {
-    /// Starts the thread, which ends with this handle.
+    /// Starts the task, which ends with this handle. Call it within a runtime.
     pub(super) fn start(launcher: Launcher) -> Result<Self, Error> {
-        let (asks, asked) = sync_channel(ASKS_MAX);
-        let thread = std::thread::Builder::new().name("launcher".to_owned());
-        let spawned = thread.spawn(move || pass_on(launcher, &asked));
-        spawned.map_err(|error| Error::Io { what: "start the launcher's thread".to_owned(), error })?;
+        #[expect(
+            deprecated,
+            reason = "the replacement is unsafe for the sake of types that exchange their descriptor; this one can't"
+        )]
+        let launcher = AsyncFd::with_interest(launcher, Interest::READABLE)
+            .map_err(|error| Error::Io { what: "wait for the launcher".to_owned(), error })?;
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        tokio::spawn(pass_on(launcher, asked));
         Ok(Self { asks })
     }
 
     pub(super) async fn start_cell(&self, spec: CellSpec) -> Result<(), Error> {
-        self.ask(|reply| Ask::Start(Box::new(spec), reply)).await
+        self.ask(Request::StartCell(Box::new(spec))).await
     }
 
     /// Removes what is left of a cell, by force if it didn't end; nothing left is fine too.
     pub(super) async fn remove_cell(&self, project: &ProjectId) -> Result<(), Error> {
-        self.ask(|reply| Ask::Remove(project.clone(), reply)).await
+        self.ask(Request::RemoveCell { project: project.clone() }).await
     }
 
     /// Removes a project's folder with all its files.
     pub(super) async fn remove_project(&self, project: &ProjectId) -> Result<(), Error> {
-        self.ask(|reply| Ask::RemoveProject(project.clone(), reply)).await
+        self.ask(Request::RemoveProject { project: project.clone() }).await
     }
 
-    async fn ask(&self, ask: impl FnOnce(Reply) -> Ask) -> Result<(), Error> {
+    async fn ask(&self, request: Request) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        match self.asks.try_send(ask(reply)) {
-            Err(TrySendError::Full(_)) => return Err(Error::Busy),
-            // A thread that is gone answers like a launcher that is.
-            Err(TrySendError::Disconnected(_)) | Ok(()) => {}
+        match self.asks.try_send(Ask { request, reply }) {
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(Error::Busy),
+            // A task that is gone answers like a launcher that is.
+            Err(mpsc::error::TrySendError::Closed(_)) | Ok(()) => {}
         }
         let answered = timeout(ANSWER_WAIT, answer).await.map_err(|_| Error::Busy)?;
-        let gone = |_| Refusal::Gone(std::io::ErrorKind::BrokenPipe.into());
+        let gone = |_| Refusal::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         answered.map_err(gone).flatten().map_err(Error::Launcher)
     }
 }
 
-fn pass_on(mut launcher: Launcher, asked: &Receiver<Ask>) {
-    while let Ok(ask) = asked.recv() {
-        let (done, reply) = match ask {
-            Ask::Start(spec, reply) => (launcher.start_cell(&spec), reply),
-            Ask::Remove(project, reply) => (launcher.remove_cell(&project), reply),
-            Ask::RemoveProject(project, reply) => (launcher.remove_project(&project), reply),
-        };
+async fn pass_on(mut launcher: AsyncFd<Launcher>, mut asked: mpsc::Receiver<Ask>) {
+    while let Some(Ask { request, reply }) = asked.recv().await {
+        let done = ask(&mut launcher, &request).await;
         // Whoever no longer waits finds the cell running, or gone.
         let _ = reply.send(done);
     }
+}
+
+async fn ask(launcher: &mut AsyncFd<Launcher>, request: &Request) -> Result<(), Refusal> {
+    launcher.get_mut().send(request)?;
+    // It says nothing unasked, so the answer is what makes the descriptor readable.
+    launcher.readable_mut().await?.clear_ready();
+    launcher.get_mut().answer()
 }

@@ -1,7 +1,7 @@
-//! Asks the launcher. Blocking; an async caller gives it a thread.
+//! Asks the launcher. Blocking; an async caller sends a request, and waits for the descriptor before it takes the answer.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request, Settings};
 use crate::packet;
-use crate::spec::{CellSpec, LayerId, ProjectId};
+use crate::spec::{LayerId, ProjectId};
 
 /// Why the launcher didn't do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -71,21 +71,6 @@ impl Launcher {
         Ok(launcher)
     }
 
-    /// Starts a cell; on return its control socket, `cells/<project>.sock` in the run directory, accepts connections.
-    pub fn start_cell(&mut self, spec: &CellSpec) -> Result<(), Error> {
-        self.ask(&Request::StartCell(Box::new(spec.clone())), &[])
-    }
-
-    /// Removes what is left of a cell that ended; ends it by force if it didn't.
-    pub fn remove_cell(&mut self, project: &ProjectId) -> Result<(), Error> {
-        self.ask(&Request::RemoveCell { project: project.clone() }, &[])
-    }
-
-    /// Removes a project's folder with all its files, and before it what is left of its cell. No folder is fine too.
-    pub fn remove_project(&mut self, project: &ProjectId) -> Result<(), Error> {
-        self.ask(&Request::RemoveProject { project: project.clone() }, &[])
-    }
-
     /// Removes an unpacked layer. One that isn't there is removed already.
     pub fn remove_layer(&mut self, layer: &LayerId) -> Result<(), Error> {
         self.ask(&Request::RemoveLayer { layer: layer.clone() }, &[])
@@ -118,7 +103,13 @@ impl Launcher {
         self.answer()
     }
 
-    fn answer(&mut self) -> Result<(), Error> {
+    /// Sends a request that carries no descriptors. Who sends it has had the answer to the last one, so there is room.
+    pub fn send(&mut self, request: &Request) -> Result<(), Error> {
+        Ok(packet::send_json(&self.socket, request, &[])?)
+    }
+
+    /// Waits for the answer to what was sent; the descriptor becomes readable when it is there.
+    pub fn answer(&mut self) -> Result<(), Error> {
         match packet::receive_json(&self.socket, MESSAGE_BYTES_MAX)? {
             Some((Answer::Done, _)) => Ok(()),
             Some((Answer::Running, _)) => Err(Error::Running),
@@ -126,6 +117,18 @@ impl Launcher {
             Some((Answer::Failed { step, reason }, _)) => Err(Error::Failed { step, reason }),
             None => Err(Error::Gone(io::ErrorKind::UnexpectedEof.into())),
         }
+    }
+}
+
+impl AsFd for Launcher {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Launcher {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

@@ -8,7 +8,7 @@ pub mod wire;
 
 mod client;
 pub use client::{Error, Launcher};
-pub use wire::Settings;
+pub use wire::{Request, Settings};
 
 mod daemon;
 pub use daemon::{Unpack, main};
