@@ -1,5 +1,6 @@
 //! The launcher's life: prepare, then answer one request after the other until its connection closes.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -83,6 +84,8 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         if workshop.trashed && sweeper.is_none() {
             workshop.trashed = false;
             sweeper = Some(start_sweeper(&workshop.folders)?);
+            // The sweeper has copies, and lets go of them last.
+            workshop.ended.clear();
         }
     }
 }
@@ -103,6 +106,8 @@ fn prepare(settings: &Settings) -> Result<Workshop, Failure> {
         cgroups,
         policy: Policy::compile().step("compile the system call filters")?,
         maps: Cache::new(settings.uid, settings.gid),
+        namespaces: HashMap::new(),
+        ended: Vec::new(),
         // The last launcher may not have come to the end of it.
         trashed: true,
         folders,
@@ -197,7 +202,8 @@ fn reap(children: &SignalFd, sweeper: &mut Option<Pid>) {
     }
 }
 
-/// Starts a process that empties the trashes; what is thrown away meanwhile is the next one's.
+/// Starts a process that empties the trashes, and with whose end the mounts of dead cells go; what is thrown away meanwhile
+/// is the next one's.
 fn start_sweeper(folders: &Folders) -> Result<Pid, Failure> {
     match sys::fork(0, None).step("start the sweeper")? {
         Fork::Child => {

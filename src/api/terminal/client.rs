@@ -56,8 +56,9 @@ impl Client {
         tracing::info!("attached");
         let end = self.relay(stopped).await;
         let Self { socket, attachment, .. } = self;
-        // Detached before the goodbyes: a client that lingers there must not pace the session.
-        drop(attachment);
+        // Detached before the goodbyes: a client that lingers there must not pace the session. Unmapping the log can wait: it
+        // interrupts other processors, and the session's end is on its way to others too.
+        let _log = attachment.detach();
         match end {
             End::Close(frame) => {
                 tracing::info!(code = u16::from(frame.code), reason = %frame.reason, "detached");
