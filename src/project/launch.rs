@@ -1,8 +1,9 @@
 //! The launcher as async code asks it: one task has its connection, and asks one thing after the other.
 
+use std::time::Duration;
+
 use sandbox::launcher::{Error as Refusal, Launcher, Request};
 use sandbox::spec::{CellSpec, ProjectId};
-use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
