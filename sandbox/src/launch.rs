@@ -3,15 +3,15 @@
 //! Everything that takes the host's privileges happens here, before the cell's first process runs a step: storage, id
 //! range, mounts by descriptor, cgroup, socket. The rest is the plan, carried out inside.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::unistd::seteuid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat};
+use rustix::fs::{AtFlags, Gid, Mode, Uid, chmodat, chownat};
 use rustix::mount::MountAttrFlags;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Cgroups, Leaf};
@@ -21,6 +21,7 @@ use crate::ids::IdRange;
 use crate::init::{self, Birth};
 use crate::launcher::folders::Folders;
 use crate::mount;
+use crate::namespaces::Namespaces;
 use crate::packet;
 use crate::plan::{Step, plan};
 use crate::privilege::{conceal, regain_capabilities};
@@ -46,11 +47,7 @@ pub(crate) struct Workshop {
     pub(crate) cgroups: Cgroups,
     pub(crate) policy: Policy,
     pub(crate) maps: Cache,
-    /// The mount namespace of every cell that was started here: taking its mounts apart waits for several RCU grace periods,
-    /// most of a cell's end. So not the last process of the cell does it, but the sweeper.
-    pub(crate) namespaces: HashMap<ProjectId, OwnedFd>,
-    /// Those of cells that have ended, for the next sweeper.
-    pub(crate) ended: Vec<OwnedFd>,
+    pub(crate) namespaces: Namespaces,
     /// Whether something was thrown away since a sweeper last began.
     pub(crate) trashed: bool,
 }
@@ -92,7 +89,7 @@ impl Workshop {
         let storage = storage.ok_or_else(|| Failure::new("end the cell", "its processes don't go away"))?;
         unlink(&self.folders.sockets, &socket_name(project)).step("remove the cell's socket")?;
         storage.discard(&self.folders.cells, project, &self.folders.trash).step("throw away the cell's upper layer")?;
-        self.ended.extend(self.namespaces.remove(project));
+        self.namespaces.end(project);
         self.trashed = true;
         Ok(())
     }
@@ -119,8 +116,8 @@ impl Workshop {
         let group = self.cgroups.create(&spec.project, &spec.limits)?;
         let materials = Materials { root, devices, workspace, policy: &self.policy };
         let birth = Birth { spec: spec.clone(), listener };
-        let namespace = give_birth(birth, materials, range, &group, storage)?;
-        self.namespaces.insert(spec.project.clone(), namespace);
+        let pid = give_birth(birth, materials, range, &group, storage)?;
+        self.namespaces.keep(&spec.project, pid);
         Ok(())
     }
 
@@ -204,14 +201,14 @@ fn check(spec: &CellSpec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Forks the cell's first process, lets it carry out the plan, and waits for its word. Gives its mount namespace.
+/// Forks the cell's first process, lets it carry out the plan, and waits for its word. Gives its pid.
 fn give_birth(
     birth: Birth,
     materials: Materials<'_>,
     range: IdRange,
     group: &Leaf,
     storage: &Storage,
-) -> Result<OwnedFd, Failure> {
+) -> Result<Pid, Failure> {
     const NAMESPACES: i32 = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
@@ -237,15 +234,11 @@ fn give_birth(
             let prepared = idmap::write_maps(pid, &map, &map)
                 .step("write the cell's id map")
                 .and_then(|()| packet::send(&ours, b"go", &[]).step("start the cell's set-up"));
-            let outcome = prepared.and_then(|()| await_report(&ours)).and_then(|()| {
-                let path = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                rustix::fs::openat(CWD, path, flags, Mode::empty()).step("open the cell's mount namespace")
-            });
+            let outcome = prepared.and_then(|()| await_report(&ours));
             if outcome.is_err() {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
             }
-            outcome
+            outcome.map(|()| pid)
         }
     }
 }

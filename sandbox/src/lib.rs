@@ -19,6 +19,7 @@ mod ids;
 mod init;
 mod launch;
 mod mount;
+mod namespaces;
 mod plan;
 mod seccomp;
 mod step;

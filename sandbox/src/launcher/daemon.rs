@@ -1,6 +1,5 @@
 //! The launcher's life: prepare, then answer one request after the other until its connection closes.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use crate::failure::{Context, Failure};
 use crate::idmap::Cache;
 use crate::ids;
 use crate::launch::{Launched, Workshop};
+use crate::namespaces::Namespaces;
 use crate::packet;
 use crate::privilege::conceal;
 use crate::seccomp::Policy;
@@ -84,8 +84,7 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         if workshop.trashed && sweeper.is_none() {
             workshop.trashed = false;
             sweeper = Some(start_sweeper(&workshop.folders)?);
-            // The sweeper has copies, and lets go of them last.
-            workshop.ended.clear();
+            workshop.namespaces.hand_over();
         }
     }
 }
@@ -106,8 +105,7 @@ fn prepare(settings: &Settings) -> Result<Workshop, Failure> {
         cgroups,
         policy: Policy::compile().step("compile the system call filters")?,
         maps: Cache::new(settings.uid, settings.gid),
-        namespaces: HashMap::new(),
-        ended: Vec::new(),
+        namespaces: Namespaces::default(),
         // The last launcher may not have come to the end of it.
         trashed: true,
         folders,
