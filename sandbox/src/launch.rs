@@ -28,7 +28,7 @@ use crate::privilege::{conceal, regain_capabilities};
 use crate::seccomp::Policy;
 use crate::spec::{CellSpec, ProjectId};
 use crate::step::{Materials, carry_out};
-use crate::storage::Storage;
+use crate::storage::{self, Storage};
 use crate::sys::{self, Fork};
 use crate::users;
 
@@ -74,9 +74,8 @@ impl Workshop {
         match self.launch_locked(spec, &storage) {
             Ok(()) => Ok(Launched::Started),
             Err(failure) => {
-                drop(storage);
                 // The failure that counts is the first one.
-                let _ = self.remove(&spec.project);
+                let _ = self.clear(&spec.project, storage);
                 Err(failure)
             }
         }
@@ -87,6 +86,25 @@ impl Workshop {
         self.cgroups.remove(project)?;
         let storage = Storage::lock_within(&self.folders.cells, project, LOCK_WAIT).step("lock the cell's storage")?;
         let storage = storage.ok_or_else(|| Failure::new("end the cell", "its processes don't go away"))?;
+        self.throw_away(project, storage)
+    }
+
+    /// Removes what is left of cells that died while no server was there to do it. Live ones hold their lock.
+    pub(crate) fn remove_dead(&mut self) -> Result<(), Failure> {
+        for project in storage::projects(&self.folders.cells).step("look for leftovers of dead cells")? {
+            let storage = Storage::lock(&self.folders.cells, &project).step("lock a dead cell's storage")?;
+            storage.map_or(Ok(()), |storage| self.clear(&project, storage))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of a dead cell whose storage is ours: nobody can start the next one meanwhile.
+    fn clear(&mut self, project: &ProjectId, storage: Storage) -> Result<(), Failure> {
+        self.cgroups.remove(project)?;
+        self.throw_away(project, storage)
+    }
+
+    fn throw_away(&mut self, project: &ProjectId, storage: Storage) -> Result<(), Failure> {
         unlink(&self.folders.sockets, &socket_name(project)).step("remove the cell's socket")?;
         storage.discard(&self.folders.cells, project, &self.folders.trash).step("throw away the cell's upper layer")?;
         self.namespaces.end(project);
@@ -101,9 +119,7 @@ impl Workshop {
         if !storage.is_used().step("look into the cell's storage")? {
             return Ok(Some(storage));
         }
-        // A cell that died while no server was there to remove it.
-        drop(storage);
-        self.remove(project)?;
+        self.clear(project, storage)?;
         lock(&self.folders.cells)
     }
 

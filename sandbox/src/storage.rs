@@ -39,9 +39,9 @@ impl Storage {
                 other => other?,
             };
             match flock(&storage.lock, FlockOperation::NonBlockingLockExclusive) {
-                // The lock of a removed storage is nobody's.
-                Ok(()) if rustix::fs::fstat(&storage.lock)?.st_nlink == 0 => {}
-                Ok(()) => return Ok(Some(storage)),
+                Ok(()) if storage.is_in(cells, project)? => return Ok(Some(storage)),
+                // Another launcher has just thrown it away: its lock is nobody's.
+                Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
@@ -56,6 +56,16 @@ impl Storage {
                 None if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(200)),
                 other => return Ok(other),
             }
+        }
+    }
+
+    /// Whether it still is the storage of the project, and not in the trash.
+    fn is_in(&self, cells: &OwnedFd, project: &ProjectId) -> io::Result<bool> {
+        let ours = rustix::fs::fstat(&self.folder)?;
+        match rustix::fs::statat(cells, project.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -289,5 +299,28 @@ mod tests {
         std::fs::remove_dir(base.path().join("trash")).unwrap();
         assert_eq!(projects(&cells).unwrap(), []);
         assert_eq!(user_of_layer(&cells, &layer).unwrap(), None);
+    }
+
+    #[test]
+    fn of_many_launchers_each_has_a_storage_of_its_own_and_none_that_is_thrown_away() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::create_dir(base.path().join("trash")).unwrap();
+        let project = ProjectId::parse("demo").unwrap();
+        let launcher = || {
+            let cells = mount::folder(base.path()).unwrap();
+            let trash = listing(&cells, "trash").unwrap();
+            for _ in 0..200 {
+                if let Some(storage) = Storage::lock(&cells, &project).unwrap() {
+                    storage.layers(0).unwrap();
+                    std::thread::yield_now();
+                    assert!(storage.is_used().unwrap() && storage.is_in(&cells, &project).unwrap());
+                    storage.discard(&cells, &project, &trash).unwrap();
+                }
+                // Another may take the same from the trash.
+                let _ = empty(&trash);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(launcher))));
+        assert!(!base.path().join("demo").exists());
     }
 }

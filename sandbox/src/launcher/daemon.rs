@@ -110,9 +110,7 @@ fn prepare(settings: &Settings) -> Result<Workshop, Failure> {
         trashed: true,
         folders,
     };
-    for project in workshop.folders.leftovers().step("look for leftovers of dead cells")? {
-        workshop.remove(&project)?;
-    }
+    workshop.remove_dead()?;
     Ok(workshop)
 }
 

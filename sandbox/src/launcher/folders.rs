@@ -11,7 +11,6 @@ use super::view::View;
 use super::wire::Settings;
 use crate::failure::{Context, Failure};
 use crate::mount;
-use crate::storage;
 
 /// The folders.
 #[derive(Debug)]
@@ -69,17 +68,6 @@ impl Folders {
             service_uid: settings.uid,
             service_gid: settings.gid,
         })
-    }
-
-    /// Removes what dead cells have left. Live ones hold their lock.
-    pub(crate) fn leftovers(&self) -> std::io::Result<Vec<crate::spec::ProjectId>> {
-        let mut dead = Vec::new();
-        for project in storage::projects(&self.cells)? {
-            if storage::Storage::lock(&self.cells, &project)?.is_some() {
-                dead.push(project);
-            }
-        }
-        Ok(dead)
     }
 }
 
