@@ -22,7 +22,7 @@ pub(crate) fn run(config: Config, command: &ProjectCommand) -> anyhow::Result<Ex
     let host = Host::start(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
-        let projects = Projects::new(host)?;
+        let projects = Projects::new(host, false)?;
         match (command, id) {
             (ProjectCommand::Create { image, .. }, Some(id)) => projects.create(&id, image.as_deref())?,
             (ProjectCommand::Rm { .. }, Some(id)) => projects.remove(&id).await?,

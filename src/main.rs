@@ -17,10 +17,12 @@ mod manual;
 mod project;
 mod routes;
 mod run;
+mod screen;
 mod serve;
 mod session;
 mod token;
 mod tty;
+mod wire;
 mod ws;
 
 use std::io::IsTerminal;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
@@ -17,8 +18,10 @@ use crate::cli::RunOptions;
 use crate::config::Config;
 use crate::host::Host;
 use crate::project::Projects;
-use crate::session::{self, Attachment};
+use crate::screen::RESET;
+use crate::session::{self, Attachment, Start, Who};
 use crate::tty::{self, Event, Events, Input, Output, PIPE_SIGNAL, Raw};
+use crate::wire::Role;
 
 /// Most output moved at once, in bytes: a pipe's room.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -56,7 +59,7 @@ pub(crate) fn run(config: Config, options: &RunOptions) -> anyhow::Result<ExitCo
 }
 
 async fn run_in_cell(host: Host, project: &ProjectId, command: &[String]) -> anyhow::Result<ExitCode> {
-    let projects = Projects::new(host)?;
+    let projects = Projects::new(host, false)?;
     // From here on a signal is heard, not obeyed at once: nothing that was started is left behind.
     let mut events = Events::listen().context("listen for signals")?;
     let ended = run_in_session(&projects, project, command, &mut events).await;
@@ -79,10 +82,12 @@ async fn run_in_session(
 ) -> anyhow::Result<End> {
     // One for each process, so that two of them don't share a terminal.
     let session = SessionName::parse(&format!("run-{}", std::process::id())).expect("a number is short");
-    let opened = projects.attach(project, &session, tty::size().unwrap_or(Size::DEFAULT), command).await?;
+    let (client, size) = (session::random()?, tty::size());
+    let opened = projects.attach(project, &session, size.unwrap_or(Size::DEFAULT), command, client).await?;
     ensure!(opened.started, "session {session} runs already: try again");
+    let who = Who { client, role: Role::Writer, size, bell: Arc::default(), acks: false };
     let cell = projects.open(project).await?;
-    let mut attachment = opened.attachment;
+    let mut attachment = Attachment::new(opened.hold, Start::Resume(0), who)?;
     let end = match Raw::enter() {
         Ok(raw) => relay_and_finish(&mut attachment, events, &raw).await,
         Err(error) => End::Failed(anyhow!(error).context("set the terminal to raw mode")),
@@ -129,11 +134,11 @@ async fn relay(attachment: &mut Attachment, output: &mut Output, events: &mut Ev
                 Err(error) => return End::output(error),
             },
             moved = moved => match moved {
-                session::Output::Bytes => waiting = Some(std::mem::take(&mut buffer).into()),
-                session::Output::Skipped { bytes } => {
-                    waiting = Some(format!("\r\n[cloister: {bytes} bytes of output were skipped]\r\n").into());
+                session::Output::Bytes { .. } | session::Output::Picture => {
+                    waiting = Some(std::mem::take(&mut buffer).into());
                 }
-                session::Output::Room => {}
+                session::Output::Reset(_) => waiting = Some(RESET.into()),
+                session::Output::Room | session::Output::Resized(_) | session::Output::Painted { .. } => {}
                 session::Output::Ended(exit) => return End::Exited(exit),
                 session::Output::Lost(error) => return End::Failed(error.into()),
             },

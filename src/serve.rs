@@ -41,7 +41,7 @@ async fn serve(host: Host) -> anyhow::Result<()> {
     let (stop, clients, connections) = (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
     let auth = Auth::new(host.token.clone(), &host.config);
     let create_projects = host.config.create_projects;
-    let projects = Projects::new(host)?;
+    let projects = Projects::new(host, true)?;
     let inner =
         Inner { auth, projects: projects.clone(), create_projects, stop: stop.clone(), clients: clients.clone() };
     let accepting = tokio::spawn(accept(listener, routes(&Context::new(inner)), stop.clone(), connections.clone()));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::ProjectId;
 
 /// Version of both wires. A server refuses by name a cell whose version it doesn't speak.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Largest control message in bytes: an environment of 64 KiB and a command of 64 KiB fit.
 pub const CONTROL_BYTES_MAX: usize = 192 * 1024;
@@ -80,6 +80,11 @@ impl From<SessionName> for String {
     }
 }
 
+/// A random number that tells a session from those that had its name before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Life(pub u64);
+
 /// A terminal's size in character cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
@@ -123,6 +128,30 @@ pub enum Request {
         /// What to run in it, if it has to be started; empty is the image's shell as a login shell in `/workspace`.
         /// A command is put behind the image's entry point and starts in the image's working folder.
         command: Vec<String>,
+        /// Who attaches, as its [`ToCell::Input`] will say.
+        client: u64,
+        /// Whether all output of a new session is kept from its birth on, as by a [`Request::Keep`] that is due after a
+        /// quarter of the log.
+        kept: bool,
+    },
+    /// Give what a server needs to know a session that was started before it, and attach nobody.
+    /// Answered by [`Reply::Found`] with one or two descriptors, or by [`Reply::Failed`].
+    Find {
+        /// Which session.
+        session: SessionName,
+    },
+    /// Overwrite no output from offset `from` on, wait rather than that, and say so once the log's head is at `until`.
+    /// May carry a descriptor of a checkpoint: something from which a later server, with the log from `from` on, makes the
+    /// session's screen; the cell keeps the latest and never looks at it. Not answered.
+    Keep {
+        /// Which session.
+        session: SessionName,
+        /// Which of all that had this name.
+        life: Life,
+        /// First offset that is still needed.
+        from: u64,
+        /// Offset at which [`Reply::Grown`] is due.
+        until: u64,
     },
     /// Hang up a session's program (SIGHUP, then SIGKILL to its session's processes).
     Close {
@@ -155,6 +184,24 @@ pub enum Reply {
         started: bool,
         /// Its present size.
         size: Size,
+        /// Which of all that had this name.
+        life: Life,
+        /// How many bytes of this client's input have arrived, over all of its connections; 0 if none did lately.
+        typed: u64,
+    },
+    /// Carries the session's log, and its checkpoint if there is one.
+    Found {
+        /// Which session.
+        session: SessionName,
+        /// Which of all that had this name.
+        life: Life,
+        /// First offset that isn't overwritten, and that the checkpoint is of; `None` if nobody has asked for any.
+        kept: Option<u64>,
+    },
+    /// The log's head is where a [`Request::Keep`] wanted to hear of it. Sent on every control connection.
+    Grown {
+        /// Which session.
+        session: SessionName,
     },
     /// The request could not be carried out.
     Failed {
@@ -173,11 +220,12 @@ pub enum Reply {
 /// Server to cell, on a data socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ToCell<'a> {
-    /// Bytes for the terminal, at most [`INPUT_BYTES_MAX`]. `seq` counts a client's input bytes.
+    /// Bytes for the terminal, at most [`INPUT_BYTES_MAX`]. `seq` counts a client's input bytes: what of them has arrived
+    /// before, by whichever data socket, isn't typed again; a gap is against the protocol.
     Input {
         /// Who typed.
         client: u64,
-        /// How many bytes this client had sent before these.
+        /// How many bytes this client had sent before these, over all of its connections.
         seq: u64,
         /// What was typed.
         bytes: &'a [u8],

@@ -1,10 +1,12 @@
 //! A session's output: a ring of bytes in shared memory, at u64 offsets since the session's birth.
 //!
 //! The cell's init is its only writer; the server maps it read-only and copies from it at its own pace. Neither waits for
-//! the other: after copying, a reader checks that the writer didn't come round. It knows no terminal and no client.
+//! the other: after copying, a reader checks that the writer didn't come round. Between two bytes there may be a mark: what
+//! happened to the terminal there. It knows no screen and no client.
 //!
 //! Layout of the memfd: one page of header, then the ring. `reserved` is raised before bytes are written and `head` after,
-//! so what lies in `[reserved - ring, head)` is whole.
+//! so what lies in `[reserved - ring, head)` is whole. The marks are a ring of their own in the header, with counters of
+//! the same kind; a mark is there before the bytes behind it are.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -14,6 +16,7 @@ use std::sync::atomic::{Ordering, fence};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use crate::control::Size;
 use crate::sys::SharedMap;
 
 /// Smallest ring in bytes.
@@ -27,14 +30,22 @@ pub const RING_BYTES_DEFAULT: u32 = 4 * 1024 * 1024;
 
 const HEADER_BYTES: usize = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"cloister");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
-// Where the header's numbers lie: the two hot ones on cache lines of their own.
+/// Marks that are kept; a size is set by a person's hand, and ^C typed by one.
+const MARKS_MAX: u64 = 128;
+const MARK_BYTES: usize = 16;
+
+// Where the header's numbers lie: the hot ones on cache lines of their own.
 const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = 8;
 const RING_AT: usize = 16;
 const HEAD_AT: usize = 64;
 const RESERVED_AT: usize = 128;
+const MARKS_COUNT_AT: usize = 192;
+const MARKS_RESERVED_AT: usize = 256;
+const MARKS_AT: usize = 320;
+const _: () = assert!(MARKS_AT + MARKS_MAX as usize * MARK_BYTES <= HEADER_BYTES);
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
 
@@ -55,6 +66,42 @@ pub enum LogError {
     Io(#[from] io::Error),
 }
 
+/// What happened between two bytes of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Offset of the byte behind it.
+    pub offset: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happens to a terminal beside its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It got this size.
+    Resized(Size),
+    /// Its output was thrown away, as ^C does: what comes before is of no interest any more.
+    Flushed,
+}
+
+impl Event {
+    const FLUSHED: u64 = 1 << 32;
+
+    fn encode(self) -> u64 {
+        match self {
+            Self::Resized(Size { cols, rows }) => u64::from(cols) << 16 | u64::from(rows),
+            Self::Flushed => Self::FLUSHED,
+        }
+    }
+
+    fn decode(number: u64) -> Self {
+        match number {
+            Self::FLUSHED => Self::Flushed,
+            size => Self::Resized(Size { cols: (size >> 16) as u16, rows: size as u16 }.clamped()),
+        }
+    }
+}
+
 /// Whether a ring may have this size: a power of two within the bounds.
 pub fn valid_ring_bytes(bytes: u32) -> bool {
     bytes.is_power_of_two() && (RING_BYTES_MIN..=RING_BYTES_MAX).contains(&bytes)
@@ -67,6 +114,7 @@ pub struct LogWriter {
     file: OwnedFd,
     ring: usize,
     head: u64,
+    marks: u64,
 }
 
 impl LogWriter {
@@ -83,7 +131,7 @@ impl LogWriter {
         map.atomic(MAGIC_AT).store(MAGIC, Ordering::Relaxed);
         map.atomic(VERSION_AT).store(VERSION, Ordering::Relaxed);
         map.atomic(RING_AT).store(ring as u64, Ordering::Relaxed);
-        Ok(Self { map, file, ring, head: 0 })
+        Ok(Self { map, file, ring, head: 0, marks: 0 })
     }
 
     /// The memfd to hand to a reader.
@@ -113,6 +161,17 @@ impl LogWriter {
         self.map.write(HEADER_BYTES, rest);
         self.head = head;
         self.map.atomic(HEAD_AT).store(head, Ordering::Release);
+    }
+
+    /// Notes what happened behind the bytes written so far.
+    pub fn mark(&mut self, event: Event) {
+        let at = MARKS_AT + (self.marks % MARKS_MAX) as usize * MARK_BYTES;
+        self.marks += 1;
+        self.map.atomic(MARKS_RESERVED_AT).store(self.marks, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.map.atomic(at).store(self.head, Ordering::Relaxed);
+        self.map.atomic(at + 8).store(event.encode(), Ordering::Relaxed);
+        self.map.atomic(MARKS_COUNT_AT).store(self.marks, Ordering::Release);
     }
 }
 
@@ -180,6 +239,30 @@ impl LogReader {
         }
         Ok(count)
     }
+
+    /// How many marks there are since birth.
+    pub fn marks(&self) -> u64 {
+        self.map.atomic(MARKS_COUNT_AT).load(Ordering::Acquire)
+    }
+
+    /// Gives the marks from number `from` on, as far as they are still there, and how many there are since birth: those of
+    /// them before a byte that was read earlier are among them.
+    pub fn marks_since(&self, from: u64) -> (Vec<Mark>, u64) {
+        let count = self.marks();
+        let numbers = from.max(count.saturating_sub(MARKS_MAX))..count;
+        let read = |number: u64| {
+            let at = MARKS_AT + (number % MARKS_MAX) as usize * MARK_BYTES;
+            let field = |at| self.map.atomic(at).load(Ordering::Relaxed);
+            Mark { offset: field(at), event: Event::decode(field(at + 8)) }
+        };
+        let mut marks: Vec<Mark> = numbers.clone().map(read).collect();
+        fence(Ordering::Acquire);
+        // As with the bytes: those that the writer was just overwriting are none.
+        let oldest = self.map.atomic(MARKS_RESERVED_AT).load(Ordering::Relaxed).saturating_sub(MARKS_MAX);
+        let torn = usize::try_from(oldest.saturating_sub(numbers.start)).unwrap_or(usize::MAX);
+        marks.drain(..torn.min(marks.len()));
+        (marks, count)
+    }
 }
 
 /// Length of the whole map.
@@ -225,6 +308,25 @@ mod tests {
     }
 
     #[test]
+    fn marks_lie_between_the_bytes_and_the_latest_are_kept() {
+        let (mut writer, reader) = log();
+        let resized = |cols| Event::Resized(Size { cols, rows: 24 });
+        assert_eq!(reader.marks_since(0), (vec![], 0));
+        writer.mark(resized(80));
+        writer.append(b"abc");
+        writer.mark(Event::Flushed);
+        let marks = [Mark { offset: 0, event: resized(80) }, Mark { offset: 3, event: Event::Flushed }];
+        assert_eq!(reader.marks_since(0), (marks.to_vec(), 2));
+        assert_eq!(reader.marks_since(1), (marks[1..].to_vec(), 2));
+        assert_eq!(reader.marks_since(2), (vec![], 2));
+        assert_eq!(reader.marks_since(u64::MAX), (vec![], 2));
+        (0..MARKS_MAX as u16).for_each(|cols| writer.mark(resized(cols + 1)));
+        let (kept, count) = reader.marks_since(0);
+        assert_eq!((kept.len() as u64, count), (MARKS_MAX, MARKS_MAX + 2));
+        assert_eq!((kept[0].event, kept[127].event), (resized(1), resized(128)));
+    }
+
+    #[test]
     fn unsealed_and_misshapen_memory_is_refused() {
         let file = memfd_create(c"test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
         rustix::fs::ftruncate(&file, (HEADER_BYTES + 65_536) as u64).unwrap();
@@ -248,6 +350,13 @@ mod tests {
             let (writer, reader) = log();
             writer.map.atomic(HEAD_AT).store(head, Ordering::Relaxed);
             writer.map.atomic(RESERVED_AT).store(reserved, Ordering::Relaxed);
+            writer.map.atomic(MARKS_COUNT_AT).store(head, Ordering::Relaxed);
+            writer.map.atomic(MARKS_RESERVED_AT).store(reserved, Ordering::Relaxed);
+            writer.map.atomic(MARKS_AT + 8).store(reserved, Ordering::Relaxed);
+            for from in [0, from, head, head.wrapping_sub(near)] {
+                let (marks, count) = reader.marks_since(from);
+                proptest::prop_assert!(marks.len() as u64 <= MARKS_MAX && count == head);
+            }
             for from in [from, head, head.wrapping_sub(near), head.wrapping_add(near), reader.oldest()] {
                 let mut out = Vec::new();
                 match reader.read(from, 100_000, &mut out) {

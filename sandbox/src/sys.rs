@@ -189,6 +189,15 @@ pub(crate) fn replace_standard(fd: BorrowedFd<'_>, standard: RawFd) -> io::Resul
     if unsafe { libc::dup2(fd.as_raw_fd(), standard) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Makes each read of a terminal's master side begin with a byte that says what happened, 0 if it is data that follows
+/// (ioctl_tty(2), TIOCPKT).
+pub(crate) fn packet_mode(master: impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads one int, which lives through the call.
+    let result = unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCPKT, &raw const on) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Brings the loopback interface of the present network namespace up.
 pub(crate) fn loopback_up() -> io::Result<()> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;

@@ -40,7 +40,7 @@ pub(crate) fn sessions(context: &Context) -> BoxedFilter<(Response,)> {
 async fn start(id: String, session: String, request: Result<Request>) -> Result<Response> {
     let request = request?.without_query()?;
     let (id, session) = (project_id(&id)?, session_name(&session)?);
-    let opened = request.context.projects.attach(&id, &session, Size::DEFAULT, &[]).await?;
+    let opened = request.context.projects.attach(&id, &session, Size::DEFAULT, &[], 0).await?;
     let status = if opened.started { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
     Ok(status.into_response())
 }

@@ -1,27 +1,36 @@
 //! The one task that speaks with a cell on its control socket. It keeps requests and answers in order, knows which sessions
 //! run, and tells a cell that has had none for a while to stop.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::control::{Request, SESSIONS_MAX, SessionName, Size};
+use sandbox::control::{Life, Request, SESSIONS_MAX, SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::link::{Attached, Link, Message};
-use super::{ANSWER_WAIT, ASKS_MAX, Error, Phase, State};
+use super::link::{Attached, Found, Link, Message};
+use super::{ANSWER_WAIT, ASKS_MAX, Error, Opened, Phase, State};
+use crate::session::{Hold, Keep, Session, keep};
 
 /// Longest time to sleep at once when there is nothing to wait for.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a cell's handles ask of its driver.
-#[derive(Debug)]
 pub(super) enum Ask {
     /// Attach to a session.
-    Open { session: SessionName, size: Size, command: Vec<String>, reply: oneshot::Sender<Result<Attached, Error>> },
+    Open {
+        session: SessionName,
+        size: Size,
+        command: Vec<String>,
+        client: u64,
+        reply: oneshot::Sender<Result<Opened, Error>>,
+    },
+    /// Keep a session's output for the next server.
+    Keep { session: SessionName, life: Life, keep: Keep },
     /// Hang a session up.
     Close { session: SessionName },
     /// End the cell.
@@ -41,26 +50,42 @@ pub(super) struct Driver {
     link: Link,
     linger: Duration,
     asks: mpsc::Receiver<Ask>,
+    /// For the sessions' keepers, if there are to be any.
+    keepers: Option<mpsc::WeakSender<Ask>>,
     state: watch::Sender<State>,
+    sessions: BTreeMap<SessionName, Arc<Session>>,
     /// Requests that the cell has yet to answer, oldest first.
-    unanswered: VecDeque<(SessionName, oneshot::Sender<Result<Attached, Error>>)>,
+    unanswered: VecDeque<Unanswered>,
+}
+
+/// A request that the cell has yet to answer.
+enum Unanswered {
+    Open(SessionName, oneshot::Sender<Result<Opened, Error>>),
+    Find,
 }
 
 impl Driver {
+    /// Drives the cell at the other end of `link`. With `keepers` its sessions' output is kept for the next server.
     pub(super) fn new(
-        project: ProjectId,
-        socket: PathBuf,
+        (project, socket): (ProjectId, PathBuf),
         link: Link,
         linger: Duration,
         asks: mpsc::Receiver<Ask>,
+        keepers: Option<mpsc::WeakSender<Ask>>,
         state: watch::Sender<State>,
     ) -> Self {
-        Self { project, socket, link, linger, asks, state, unanswered: VecDeque::new() }
+        let (sessions, unanswered) = (BTreeMap::new(), VecDeque::new());
+        Self { project, socket, link, linger, asks, keepers, state, sessions, unanswered }
     }
 
     /// Runs until the cell is gone, or nobody has a handle on it any more: then the cell goes on by itself.
     #[tracing::instrument(name = "cell", skip_all, fields(project = %self.project))]
     pub(super) async fn run(mut self) {
+        if self.keepers.is_some()
+            && let Err(error) = self.find_sessions().await
+        {
+            tracing::warn!(%error, "a cell's sessions can't be found");
+        }
         let mut due = pin!(sleep_until(Instant::now() + self.linger));
         loop {
             let event = tokio::select! {
@@ -89,29 +114,58 @@ impl Driver {
             state.phase = Phase::Gone;
             state.sessions.clear();
         });
+        self.sessions.values().for_each(|session| session.end());
+    }
+
+    /// Asks for the sessions that run already.
+    async fn find_sessions(&mut self) -> Result<(), Error> {
+        let running = self.state.borrow().sessions.clone();
+        for session in running {
+            self.link.send(&Request::Find { session }, None).await?;
+            self.unanswered.push_back(Unanswered::Find);
+        }
+        Ok(())
     }
 
     /// Takes note of what the cell said.
     fn heard(&mut self, message: Message) -> Result<(), Error> {
         match message {
             Message::Opened(session, attached) => {
-                let (asked, reply) = self.next_unanswered()?;
+                let Some(Unanswered::Open(asked, reply)) = self.unanswered.pop_front() else {
+                    return Err(out_of_turn());
+                };
                 if asked != session {
                     return Err(Error::Protocol("the cell opened a session that nobody asked for".to_owned()));
                 }
+                let opened = self.opened(&session, attached)?;
                 self.state.send_if_modified(|state| state.sessions.insert(session));
-                if self.sessions() > SESSIONS_MAX {
+                if self.running() > SESSIONS_MAX {
                     return Err(Error::Protocol("the cell opened more sessions than it may".to_owned()));
                 }
                 // Whoever no longer waits drops the descriptors, which detaches.
-                let _ = reply.send(Ok(attached));
+                let _ = reply.send(Ok(opened));
             }
-            Message::Failed(reason) => {
-                let (_, reply) = self.next_unanswered()?;
-                let _ = reply.send(Err(Error::Refused(reason)));
+            Message::Found(session, found) => {
+                let Some(Unanswered::Find) = self.unanswered.pop_front() else { return Err(out_of_turn()) };
+                let Found { life, kept, log, checkpoint } = found;
+                let restored = Session::restore(life, log, kept.unwrap_or(0), checkpoint.as_ref());
+                self.keep(&session, Arc::new(restored.map_err(malformed)?), kept);
+            }
+            Message::Failed(reason) => match self.unanswered.pop_front().ok_or_else(out_of_turn)? {
+                Unanswered::Open(_, reply) => drop(reply.send(Err(Error::Refused(reason)))),
+                // It ended just now.
+                Unanswered::Find => {}
+            },
+            Message::Grown(session) => {
+                if let Some(session) = self.sessions.get(&session) {
+                    session.grown();
+                }
             }
             Message::Ended(session, exit) => {
                 tracing::info!(%session, ?exit, "session ended");
+                if let Some(ended) = self.sessions.remove(&session) {
+                    ended.end();
+                }
                 self.state.send_if_modified(|state| state.sessions.remove(&session));
             }
             Message::Gone => return Err(Error::Gone),
@@ -119,8 +173,34 @@ impl Driver {
         Ok(())
     }
 
-    fn next_unanswered(&mut self) -> Result<(SessionName, oneshot::Sender<Result<Attached, Error>>), Error> {
-        self.unanswered.pop_front().ok_or_else(|| Error::Protocol("the cell answered what nobody asked".to_owned()))
+    /// The session that a client was attached to, known already or not.
+    fn opened(&mut self, name: &SessionName, attached: Attached) -> Result<Opened, Error> {
+        let Attached { started, size, life, typed, log, data } = attached;
+        let session = match self.sessions.get(name).filter(|session| session.life() == life) {
+            Some(session) => session.clone(),
+            None => {
+                let session = Arc::new(Session::new(life, log).map_err(malformed)?);
+                self.keep(name, session.clone(), started.then_some(0));
+                session
+            }
+        };
+        Ok(Opened { hold: Hold { session, data, size, typed }, started })
+    }
+
+    /// Takes note of a session, and starts its keeper. `kept` is what the cell keeps of it already.
+    fn keep(&mut self, name: &SessionName, session: Arc<Session>, kept: Option<u64>) {
+        if let Some(earlier) = self.sessions.insert(name.clone(), session.clone()) {
+            earlier.end();
+        }
+        let Some(asks) = self.keepers.clone() else { return };
+        let (name, life) = (name.clone(), session.life());
+        let tell = async move |keep| {
+            // A cell that nobody asks anything any more keeps what it has.
+            if let Some(asks) = asks.upgrade() {
+                let _ = asks.send(Ask::Keep { session: name.clone(), life, keep }).await;
+            }
+        };
+        tokio::spawn(keep(session, kept, tell));
     }
 
     /// Passes a request on.
@@ -129,19 +209,23 @@ impl Driver {
             Ask::Open { reply, .. } if self.phase() != Phase::Running => {
                 let _ = reply.send(Err(Error::Gone));
             }
-            Ask::Open { session, size, command, reply } => {
-                let request = Request::Open { session: session.clone(), size, command };
-                match self.link.send(&request).await {
+            Ask::Open { session, size, command, client, reply } => {
+                let kept = self.keepers.is_some();
+                let request = Request::Open { session: session.clone(), size, command, client, kept };
+                match self.link.send(&request, None).await {
                     Err(error @ Error::Refused(_)) => {
                         let _ = reply.send(Err(error));
                     }
                     sent => {
                         sent?;
-                        self.unanswered.push_back((session, reply));
+                        self.unanswered.push_back(Unanswered::Open(session, reply));
                     }
                 }
             }
-            Ask::Close { session } => self.link.send(&Request::Close { session }).await?,
+            Ask::Keep { session, life, keep: Keep { from, until, checkpoint } } => {
+                self.link.send(&Request::Keep { session, life, from, until }, checkpoint).await?;
+            }
+            Ask::Close { session } => self.link.send(&Request::Close { session }, None).await?,
             Ask::Stop => self.stop().await?,
         }
         Ok(())
@@ -152,7 +236,7 @@ impl Driver {
         if self.phase() == Phase::Stopping {
             return Err(Error::Silent);
         }
-        if self.sessions() > 0 || !self.unanswered.is_empty() {
+        if self.running() > 0 || !self.unanswered.is_empty() {
             return Ok(());
         }
         // Another process may have opened a session: this connection heard of none but its own.
@@ -167,12 +251,12 @@ impl Driver {
 
     async fn stop(&mut self) -> Result<(), Error> {
         self.state.send_modify(|state| state.phase = Phase::Stopping);
-        self.link.send(&Request::Stop).await
+        self.link.send(&Request::Stop, None).await
     }
 
     /// Sets the alarm, if it has to be set anew: an idle cell may linger, a stopping one has a moment.
     fn wait_for_idleness(&self, due: Pin<&mut Sleep>) {
-        let idle = self.sessions() == 0 && self.unanswered.is_empty();
+        let idle = self.running() == 0 && self.unanswered.is_empty();
         let wait = match (self.phase(), idle) {
             (Phase::Running, true) => self.linger,
             (Phase::Running, false) => FOREVER,
@@ -181,11 +265,19 @@ impl Driver {
         due.reset(Instant::now() + wait);
     }
 
-    fn sessions(&self) -> usize {
+    fn running(&self) -> usize {
         self.state.borrow().sessions.len()
     }
 
     fn phase(&self) -> Phase {
         self.state.borrow().phase
     }
+}
+
+fn malformed(error: sandbox::log::LogError) -> Error {
+    Error::Protocol(error.to_string())
+}
+
+fn out_of_turn() -> Error {
+    Error::Protocol("the cell answered what nobody asked".to_owned())
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{RecvFlags, recv};
-use sandbox::control::{CONTROL_BYTES_MAX, Exit, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
+use sandbox::control::{CONTROL_BYTES_MAX, Exit, Life, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
 use sandbox::spec::ProjectId;
 use tokio::time::timeout;
 use tokio_seqpacket::UnixSeqpacket;
-use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
 
 use super::{ANSWER_WAIT, Error};
 
@@ -28,8 +28,12 @@ pub(super) struct Link {
 pub(super) enum Message {
     /// The answer to a request to open a session: it, or why not.
     Opened(SessionName, Attached),
+    /// The answer to a request to find one.
+    Found(SessionName, Found),
     /// The answer to a request that failed.
     Failed(String),
+    /// A session's log has grown as far as was to be said.
+    Grown(SessionName),
     /// A session ended.
     Ended(SessionName, Exit),
     /// The cell ended.
@@ -41,8 +45,19 @@ pub(super) enum Message {
 pub(super) struct Attached {
     pub(super) started: bool,
     pub(super) size: Size,
+    pub(super) life: Life,
+    pub(super) typed: u64,
     pub(super) log: OwnedFd,
     pub(super) data: OwnedFd,
+}
+
+/// A session that runs already, not yet looked at.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) life: Life,
+    pub(super) kept: Option<u64>,
+    pub(super) log: OwnedFd,
+    pub(super) checkpoint: Option<OwnedFd>,
 }
 
 impl Link {
@@ -71,26 +86,36 @@ impl Link {
         }
     }
 
-    /// Sends one request.
-    pub(super) async fn send(&self, request: &Request) -> Result<(), Error> {
+    /// Sends one request, with a descriptor if it may carry one.
+    pub(super) async fn send(&self, request: &Request, descriptor: Option<OwnedFd>) -> Result<(), Error> {
         let packet = serde_json::to_vec(request).map_err(io::Error::other)?;
         if packet.len() > CONTROL_BYTES_MAX {
             return Err(Error::Refused(format!("the command is too long: at most {CONTROL_BYTES_MAX} bytes")));
         }
-        let sent = timeout(ANSWER_WAIT, self.socket.send(&packet)).await.map_err(|_| Error::Silent)?;
+        let mut space = [0; ANCILLARY_BYTES];
+        let mut ancillary = AncillaryMessageWriter::new(&mut space);
+        if let Some(descriptor) = &descriptor {
+            ancillary.add_fds([descriptor.as_fd()]).map_err(io::Error::other)?;
+        }
+        let sending = self.socket.send_with_ancillary(&packet, &mut ancillary);
+        let sent = timeout(ANSWER_WAIT, sending).await.map_err(|_| Error::Silent)?;
         sent.map(|_| ()).map_err(|_| Error::Gone)
     }
 
     /// Waits for the next message. Loses nothing when dropped.
     pub(super) async fn receive(&mut self) -> Result<Message, Error> {
         let Some((reply, descriptors)) = self.reply().await? else { return Ok(Message::Gone) };
-        let descriptors = <[OwnedFd; 2]>::try_from(descriptors);
-        match (reply, descriptors) {
-            (Reply::Attached { session, started, size }, Ok([log, data])) => {
-                Ok(Message::Opened(session, Attached { started, size: size.clamped(), log, data }))
+        let mut descriptors = descriptors.into_iter();
+        match (reply, descriptors.next(), descriptors.next(), descriptors.next()) {
+            (Reply::Attached { session, started, size, life, typed }, Some(log), Some(data), None) => {
+                Ok(Message::Opened(session, Attached { started, size: size.clamped(), life, typed, log, data }))
             }
-            (Reply::Failed { reason }, _) => Ok(Message::Failed(one_line(reason))),
-            (Reply::Ended { session, exit }, _) => Ok(Message::Ended(session, exit)),
+            (Reply::Found { session, life, kept }, Some(log), checkpoint, None) => {
+                Ok(Message::Found(session, Found { life, kept, log, checkpoint }))
+            }
+            (Reply::Failed { reason }, ..) => Ok(Message::Failed(one_line(reason))),
+            (Reply::Ended { session, exit }, ..) => Ok(Message::Ended(session, exit)),
+            (Reply::Grown { session }, ..) => Ok(Message::Grown(session)),
             _ => Err(Error::Protocol("the cell sent a message out of turn".to_owned())),
         }
     }

@@ -17,7 +17,7 @@ use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::session::Attachment;
+use crate::session::Hold;
 use driver::{Ask, Driver};
 use link::Link;
 
@@ -75,50 +75,57 @@ pub(crate) struct Cell {
     connection: Arc<()>,
 }
 
-/// A session that a client is attached to.
+/// A session that was opened for a client.
 #[derive(Debug)]
 pub(crate) struct Opened {
     /// The client's hold on it.
-    pub(crate) attachment: Attachment,
+    pub(crate) hold: Hold,
     /// Whether it was started just now.
     pub(crate) started: bool,
-    /// Its present size.
-    pub(crate) size: Size,
 }
 
 impl Cell {
     /// Connects to the cell of `project` at `socket` and starts its driver. After `linger` without a session the cell is
-    /// told to stop.
-    pub(crate) async fn connect(project: ProjectId, socket: PathBuf, linger: Duration) -> Result<Self, Error> {
+    /// told to stop. With `keeps` the sessions' output is kept for whoever comes after: one server does that.
+    pub(crate) async fn connect(
+        project: ProjectId,
+        socket: PathBuf,
+        linger: Duration,
+        keeps: bool,
+    ) -> Result<Self, Error> {
         let (link, sessions) = Link::connect(&project, &socket).await?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (publish, state) = watch::channel(State { sessions, phase: Phase::Running });
-        tokio::spawn(Driver::new(project, socket, link, linger, asked, publish).run());
+        let keepers = keeps.then(|| asks.downgrade());
+        tokio::spawn(Driver::new((project, socket), link, linger, asked, keepers, publish).run());
         Ok(Self { asks, state, connection: Arc::new(()) })
     }
 
-    /// Attaches to a session, which is started with `size` and `command` if it isn't running.
-    pub(crate) async fn open(&self, session: &SessionName, size: Size, command: &[String]) -> Result<Opened, Error> {
+    /// Opens a session for a client, as whose input says it; it is started with `size` and `command` if it isn't running.
+    pub(crate) async fn open(
+        &self,
+        session: &SessionName,
+        size: Size,
+        command: &[String],
+        client: u64,
+    ) -> Result<Opened, Error> {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask::Open { session: session.clone(), size, command: command.to_vec(), reply };
+        let ask = Ask::Open { session: session.clone(), size, command: command.to_vec(), client, reply };
         let answered = timeout(ANSWER_WAIT, async {
             self.asks.send(ask).await.map_err(|_| Error::Gone)?;
             answer.await.map_err(|_| Error::Gone)?
         });
-        let link::Attached { started, size, log, data } = answered.await.map_err(|_| Error::Silent)??;
-        let attachment = Attachment::new(log, data).map_err(|error| Error::Protocol(error.to_string()))?;
-        Ok(Opened { attachment, started, size })
+        answered.await.map_err(|_| Error::Silent)?
     }
 
     /// Gives a running session a new size; `false` if it ended meanwhile.
     pub(crate) async fn resize(&self, session: &SessionName, size: Size) -> Result<bool, Error> {
-        let mut opened = self.open(session, size, &[]).await?;
+        let opened = self.open(session, size, &[], 0).await?;
         if opened.started {
             self.close(session).await?;
             return Ok(false);
         }
-        opened.attachment.resize(size);
-        timeout(ANSWER_WAIT, opened.attachment.resized()).await.map_err(|_| Error::Silent)??;
+        timeout(ANSWER_WAIT, opened.hold.impose(size)).await.map_err(|_| Error::Silent)??;
         Ok(true)
     }
 
@@ -148,6 +155,11 @@ impl Cell {
     /// What is known of it now.
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// What becomes of it.
+    pub(crate) fn watch(&self) -> watch::Receiver<State> {
+        self.state.clone()
     }
 
     /// Whether sessions can be opened in it.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use sandbox::control::{Exit, Reply, Request, VERSION};
+use sandbox::control::{Exit, Life, Reply, Request, VERSION};
 use sandbox::log::{LogWriter, RING_BYTES_MIN};
 use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
@@ -40,7 +40,8 @@ impl FakeCell {
     }
 
     async fn attach(&self, name: &str, descriptors: &[OwnedFd]) {
-        let reply = Reply::Attached { session: session(name), started: true, size: Size::DEFAULT };
+        let reply =
+            Reply::Attached { session: session(name), started: true, size: Size::DEFAULT, life: Life(1), typed: 0 };
         self.say(&reply, descriptors).await;
     }
 
@@ -85,7 +86,7 @@ fn run<T>(test: impl AsyncFnOnce(&Path, UnixSeqpacketListener) -> T) -> T {
 
 async fn connected(socket: &Path, listener: &mut UnixSeqpacketListener, linger: Duration) -> (Cell, FakeCell) {
     let (cell, fake) =
-        tokio::join!(Cell::connect(project(), socket.to_owned(), linger), FakeCell::accept(listener, &[]));
+        tokio::join!(Cell::connect(project(), socket.to_owned(), linger, false), FakeCell::accept(listener, &[]));
     (cell.unwrap(), fake)
 }
 
@@ -95,7 +96,7 @@ fn answers_come_to_those_who_asked_in_their_order() {
         let (cell, fake) = connected(socket, &mut listener, NEVER).await;
         let (one, two) = (session("one"), session("two"));
         let (first, second, ()) =
-            tokio::join!(cell.open(&one, Size::DEFAULT, &[]), cell.open(&two, Size::DEFAULT, &[]), async {
+            tokio::join!(cell.open(&one, Size::DEFAULT, &[], 0), cell.open(&two, Size::DEFAULT, &[], 0), async {
                 assert!(matches!(fake.hears().await, Some(Request::Open { session, .. }) if session == one));
                 assert!(matches!(fake.hears().await, Some(Request::Open { session, .. }) if session == two));
                 fake.say(&Reply::Failed { reason: "no\nroom".to_owned() }, &[]).await;
@@ -121,7 +122,7 @@ fn a_cell_of_another_version_or_project_is_refused_by_name() {
         (Reply::Failed { reason: String::new() }, "doesn't say"),
     ] {
         run(async |socket, mut listener| {
-            let (cell, ()) = tokio::join!(Cell::connect(project(), socket.to_owned(), NEVER), async {
+            let (cell, ()) = tokio::join!(Cell::connect(project(), socket.to_owned(), NEVER, false), async {
                 let fake = FakeCell { socket: listener.accept().await.unwrap() };
                 fake.say(&hello, &[]).await;
             });
@@ -134,7 +135,7 @@ fn a_cell_of_another_version_or_project_is_refused_by_name() {
 #[test]
 fn nobody_at_the_socket_is_a_cell_that_is_gone() {
     run(async |socket, listener| {
-        let connect = || Cell::connect(project(), socket.to_owned(), NEVER);
+        let connect = || Cell::connect(project(), socket.to_owned(), NEVER, false);
         drop(listener);
         assert!(matches!(connect().await, Err(Error::Gone)));
         std::fs::remove_file(socket).unwrap();
@@ -145,8 +146,14 @@ fn nobody_at_the_socket_is_a_cell_that_is_gone() {
 #[test]
 fn a_cell_that_breaks_the_protocol_is_let_go() {
     let attached = |session: &str| {
-        serde_json::to_vec(&Reply::Attached { session: self::session(session), started: true, size: Size::DEFAULT })
-            .unwrap()
+        serde_json::to_vec(&Reply::Attached {
+            session: self::session(session),
+            started: true,
+            size: Size::DEFAULT,
+            life: Life(1),
+            typed: 0,
+        })
+        .unwrap()
     };
     let three = [descriptors(), descriptors()].into_iter().flatten().take(3).collect();
     let cases: [(Vec<u8>, Vec<OwnedFd>); 7] = [
@@ -162,7 +169,7 @@ fn a_cell_that_breaks_the_protocol_is_let_go() {
         run(async |socket, mut listener| {
             let (cell, fake) = connected(socket, &mut listener, NEVER).await;
             let main = SessionName::main();
-            let (opened, ()) = tokio::join!(cell.open(&main, Size::DEFAULT, &[]), async {
+            let (opened, ()) = tokio::join!(cell.open(&main, Size::DEFAULT, &[], 0), async {
                 fake.hears().await;
                 fake.say_raw(&packet, &descriptors).await;
             });
@@ -190,7 +197,7 @@ fn an_idle_cell_is_told_to_stop() {
         let _asked = FakeCell::accept(&mut listener, &[]).await;
         assert_eq!(fake.hears().await, Some(Request::Stop));
         assert!(!cell.is_running());
-        let refused = cell.open(&SessionName::main(), Size::DEFAULT, &[]).await;
+        let refused = cell.open(&SessionName::main(), Size::DEFAULT, &[], 0).await;
         assert!(matches!(refused, Err(Error::Gone)));
         drop(fake);
         cell.gone().await.unwrap();

@@ -21,21 +21,22 @@ use crate::cell::{self, Cell, Opened};
 const TRIES_MAX: usize = 3;
 
 impl Projects {
-    /// Attaches to a session of a project: starts its cell and the session if they don't run.
+    /// Opens a session of a project for a client: starts its cell and the session if they don't run.
     pub(crate) async fn attach(
         &self,
         id: &ProjectId,
         session: &SessionName,
         size: Size,
         command: &[String],
+        client: u64,
     ) -> Result<Opened, Error> {
         for _ in 1..TRIES_MAX {
-            match self.open(id).await?.open(session, size, command).await {
+            match self.open(id).await?.open(session, size, command, client).await {
                 Err(cell::Error::Gone) => {}
                 opened => return Ok(opened?),
             }
         }
-        Ok(self.open(id).await?.open(session, size, command).await?)
+        Ok(self.open(id).await?.open(session, size, command, client).await?)
     }
 
     /// Gives a running session a new size; `false` if there is none of this name.
@@ -47,6 +48,15 @@ impl Projects {
         match cell.filter(|cell| cell.state().sessions.contains(session)) {
             Some(cell) => Ok(cell.resize(session, size).await?),
             None => Ok(false),
+        }
+    }
+
+    /// Hangs up a session of a project, if it runs.
+    pub(crate) async fn close(&self, id: &ProjectId, session: &SessionName) -> Result<(), Error> {
+        let cell = self.place(id).lock_owned().await.clone();
+        match cell.filter(|cell| cell.is_running()) {
+            Some(cell) => Ok(cell.close(session).await?),
+            None => Ok(()),
         }
     }
 
@@ -164,7 +174,7 @@ impl Projects {
     pub(super) async fn connect(&self, id: &ProjectId) -> Result<Cell, cell::Error> {
         // The run directory may lie where this user can't go; its descriptor leads there.
         let socket = PathBuf::from(format!("/proc/self/fd/{}/cells/{id}.sock", self.0.run.as_fd().as_raw_fd()));
-        Cell::connect(id.clone(), socket, Duration::from_secs(self.0.config.cell_linger_s)).await
+        Cell::connect(id.clone(), socket, Duration::from_secs(self.0.config.cell_linger_s), self.0.keeps).await
     }
 
     /// Removes what is left of a cell once it has ended, whoever ended it.

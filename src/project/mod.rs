@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{Dir, Mode, OFlags, openat};
 use sandbox::control::SessionName;
 use sandbox::spec::ProjectId;
+use tokio::sync::watch;
 
 use crate::cell::{self, Cell};
 use crate::config::Config;
@@ -83,6 +84,7 @@ struct Shared {
     images: Images,
     launch: Launch,
     run: OwnedFd,
+    keeps: bool,
     /// One place for each project that is open, or being opened; holding it is the right to start and to remove the cell.
     places: Mutex<HashMap<ProjectId, Place>>,
 }
@@ -91,8 +93,9 @@ struct Shared {
 type Place = Arc<tokio::sync::Mutex<Option<Cell>>>;
 
 impl Projects {
-    /// Takes over what a host has in hand. Call it within a runtime.
-    pub(crate) fn new(host: Host) -> Result<Self, Error> {
+    /// Takes over what a host has in hand. With `keeps` the output of all sessions is kept for whoever comes after: one
+    /// process of a host does that, its server. Call it within a runtime.
+    pub(crate) fn new(host: Host, keeps: bool) -> Result<Self, Error> {
         let Host { config, launcher, projects, images, run, .. } = host;
         Ok(Self(Arc::new(Shared {
             config,
@@ -100,6 +103,7 @@ impl Projects {
             images: Images::open(images)?,
             launch: Launch::start(launcher)?,
             run,
+            keeps,
             places: Mutex::default(),
         })))
     }
@@ -117,11 +121,7 @@ impl Projects {
     /// All projects, by id.
     pub(crate) fn list(&self) -> Result<Vec<Summary>, Error> {
         let running = self.running()?;
-        let summary = |id: ProjectId| Summary {
-            running: running.contains(&id),
-            sessions: self.known(&id).map(|cell| cell.state().sessions).unwrap_or_default(),
-            id,
-        };
+        let summary = |id: ProjectId| Summary { running: running.contains(&id), sessions: self.sessions(&id), id };
         Ok(self.0.folder.list()?.into_iter().map(summary).collect())
     }
 
@@ -136,6 +136,16 @@ impl Projects {
             running.extend(name.strip_suffix(".sock").and_then(|id| ProjectId::parse(id).ok()));
         }
         Ok(running)
+    }
+
+    /// The sessions known to run in a project's cell.
+    pub(crate) fn sessions(&self, id: &ProjectId) -> BTreeSet<SessionName> {
+        self.known(id).map(|cell| cell.state().sessions).unwrap_or_default()
+    }
+
+    /// What becomes of a project's cell, if it has one.
+    pub(crate) fn watch(&self, id: &ProjectId) -> Option<watch::Receiver<cell::State>> {
+        self.known(id).map(|cell| cell.watch())
     }
 
     fn place(&self, id: &ProjectId) -> Place {

@@ -1,22 +1,39 @@
 //! One client's hold on a session: a cursor into the session's log and a data socket of its own to the cell.
 //!
 //! The client's task owns it and waits on it beside the client: what is typed goes straight to the cell, a wake comes
-//! straight back, output is copied out of shared memory. What comes from the cell is hostile: at worst this client loses
-//! its session. It doesn't know what the client speaks.
+//! straight back, output is copied out of shared memory. First, late, slow and returning clients differ only in where they
+//! go on: at an offset that the log still has, or behind a snapshot. What comes from the cell is hostile: at worst this
+//! client loses its session. It doesn't know what the client speaks.
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use sandbox::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_BYTES_MAX, INPUT_WINDOW_BYTES, Size, ToCell, WAKES_MAX};
-use sandbox::log::{LogError, LogReader};
+use sandbox::log::{Event, LogError};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::Session;
+use super::cursor::{Cursor, Next};
 use super::data::Data;
-use super::replay;
+use super::picture::{Painting, Stroke};
+use crate::wire::{Member, Role, UNACKED_BYTES_MAX};
 
 /// How far the cell may write ahead of this client, in bytes: enough that a fast client never waits for the cell, and at
 /// most an eighth of a second of output for one that takes 2 MB/s, so that ^C shows soon.
-const OUTPUT_WINDOW_BYTES: u64 = 256 * 1024;
+const OUTPUT_WINDOW_BYTES: u64 = UNACKED_BYTES_MAX;
+
+/// How far behind others a client may be before a snapshot is better than all that it missed, in bytes.
+const LAG_BYTES_MAX: u64 = 2 * OUTPUT_WINDOW_BYTES;
+
+/// How much output that the terminal has thrown away, as it does for ^C, is sent all the same, in bytes.
+const FLUSHED_BYTES_MAX: u64 = 8 * 1024;
+
+/// How often a client that falls behind gets a snapshot at most.
+const SNAPSHOT_EVERY: Duration = Duration::from_millis(30);
 
 /// Most input kept for a program that doesn't read, in bytes; beyond it the client isn't read either.
 const INPUT_WAITING_BYTES_MAX: usize = 64 * 1024;
@@ -24,15 +41,61 @@ const INPUT_WAITING_BYTES_MAX: usize = 64 * 1024;
 /// Larger than any frame from a cell, so that a longer packet is seen to be malformed.
 const PACKET_BYTES_MAX: usize = 32;
 
+/// What a client holds a session by, as it came from the cell.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    /// What all of the session's clients share.
+    pub(crate) session: Arc<Session>,
+    /// A data socket.
+    pub(crate) data: OwnedFd,
+    /// The session's present size.
+    pub(crate) size: Size,
+    /// How many bytes of the client's input had arrived in the cell.
+    pub(crate) typed: u64,
+}
+
+/// Who attaches.
+#[derive(Debug)]
+pub(crate) struct Who {
+    /// Tells its input from others', over all of its connections.
+    pub(crate) client: u64,
+    /// What it may do.
+    pub(crate) role: Role,
+    /// Its own terminal's size, if it has one.
+    pub(crate) size: Option<Size>,
+    /// Rings when there is news of the session.
+    pub(crate) bell: Arc<Notify>,
+    /// Whether it says what it has parsed.
+    pub(crate) acks: bool,
+}
+
+/// Where a client goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It has seen nothing.
+    Snapshot,
+    /// It has all before this offset.
+    Resume(u64),
+}
+
 /// What there is for the client.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// Bytes were appended to the buffer.
-    Bytes,
-    /// The client was too slow: this many bytes are no longer in the log; its cursor is at a line's beginning again.
-    Skipped {
-        /// How many.
-        bytes: u64,
+    /// Bytes were appended to the buffer, output from this offset on.
+    Bytes {
+        /// Of the first of them.
+        offset: u64,
+    },
+    /// The terminal has this size from here on.
+    Resized(Size),
+    /// A snapshot begins: whatever the client shows is to be forgotten, and its terminal to have this size.
+    Reset(Size),
+    /// Bytes were appended to the buffer, a part of the snapshot.
+    Picture,
+    /// The snapshot is complete; output goes on here.
+    Painted {
+        /// Offset of the next byte.
+        offset: u64,
     },
     /// Nothing, but more input may be taken from the client again.
     Room,
@@ -43,12 +106,23 @@ pub(crate) enum Output {
 }
 
 /// A client's hold on a session. Dropping it detaches the client; the session goes on.
-#[derive(Debug)]
 pub(crate) struct Attachment {
-    log: LogReader,
+    session: Arc<Session>,
     data: Data,
-    /// Offset of the next byte for the client.
-    cursor: u64,
+    /// Tells this client from the session's others.
+    id: u64,
+    role: Role,
+    cursor: Cursor,
+    /// A snapshot on its way; the cursor means nothing meanwhile.
+    painting: Option<Painting>,
+    /// When the next snapshot may begin.
+    rested: Instant,
+    /// What the client came back for is sent to it, however much it is.
+    owed_until: u64,
+    /// Up to where the client has parsed its output, if it says so.
+    acked: Option<u64>,
+    /// From where on the cell may write a window ahead.
+    base: u64,
     /// How often the cell has said that there is output.
     wakes: u64,
     /// The last credit: how often it may have said so, and how far it may write.
@@ -60,55 +134,135 @@ pub(crate) struct Attachment {
     waiting: Vec<u8>,
     /// The client isn't read, since too much waits.
     full: bool,
-    /// Distinguishes this client's input from all others', over all restarts of the server.
+    /// Whose input this is, and how many bytes of it had arrived before this hold.
     client: u64,
-    /// Input bytes sent, and of those taken by the terminal.
+    typed_before: u64,
+    /// As whom the client's terminal answers, and how many bytes it has.
+    answerer: u64,
+    answered: u64,
+    /// Input bytes sent, and of these and the answers taken by the terminal.
     sent: u64,
     taken: u64,
     exit: Option<Exit>,
     packet: Vec<u8>,
 }
 
+impl Hold {
+    /// Gives the session a size whoever leads, and waits until that is on its way.
+    pub(crate) async fn impose(self, size: Size) -> io::Result<()> {
+        let mut data = Data::new(self.data)?;
+        self.session.clients.impose(size);
+        let mut packet = Vec::new();
+        ToCell::Resize(size).encode(&mut packet);
+        while !data.send(&packet) {
+            std::future::poll_fn(|cx| data.poll_room(cx)).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Attachment {
-    /// Takes the two descriptors that came with [`sandbox::control::Reply::Attached`] after checking them.
-    pub(crate) fn new(log: OwnedFd, data: OwnedFd) -> io::Result<Self> {
-        let log = LogReader::open(log).map_err(io::Error::other)?;
-        let cursor = replay::start(&log).map_err(io::Error::other)?;
-        let window = OUTPUT_WINDOW_BYTES.min(log.ring_bytes() / 2);
-        let mut client = [0; 8];
-        rustix::rand::getrandom(&mut client, rustix::rand::GetRandomFlags::empty())?;
+    /// Attaches a client by what came from the cell, after checking that.
+    pub(crate) fn new(hold: Hold, start: Start, who: Who) -> io::Result<Self> {
+        let Hold { session, data, size: present, typed } = hold;
+        let data = Data::new(data)?;
+        let head = session.log.head();
+        let (cursor, painting) = match start {
+            Start::Resume(offset) if (session.log.oldest()..=head).contains(&offset) => {
+                (Cursor::at(offset, &session.log).0, None)
+            }
+            _ => (Cursor::default(), Some(Painting::begin(head))),
+        };
+        let base = if painting.is_some() { head } else { cursor.offset() };
+        let window = OUTPUT_WINDOW_BYTES.min(session.log.ring_bytes() / 2);
+        let (id, size) = session.clients.join(present, who.role, who.size, who.bell);
         let mut attachment = Self {
-            data: Data::new(data)?,
+            data,
+            id,
+            role: who.role,
             cursor,
+            painting,
+            rested: Instant::now(),
+            owed_until: head,
+            acked: who.acks.then_some(base),
+            base,
             wakes: 0,
             wakes_upto: 0,
             upto: 0,
             window,
-            resize: None,
+            resize: size,
             waiting: Vec::new(),
             full: false,
-            client: u64::from_le_bytes(client),
+            client: who.client,
+            typed_before: typed,
+            answerer: random()?,
+            answered: 0,
             sent: 0,
             taken: 0,
             exit: None,
             packet: Vec::with_capacity(64),
-            log,
+            session,
         };
         // Already now: a new session's first prompt needn't wait until the client is ready for it.
         attachment.send_credit();
+        attachment.send_resize();
         Ok(attachment)
     }
 
-    /// Lets go of the session; what is left is its log.
-    pub(crate) fn detach(self) -> LogReader {
-        self.log
+    /// Lets go of the session; what is left is what others may hold too.
+    pub(crate) fn detach(self) -> Arc<Session> {
+        self.session.clone()
     }
 
-    /// Types bytes. They go out at once if the cell takes them, else as soon as it does and this is polled.
+    /// The session.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Tells this client from the session's others.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Who is attached, and who leads; changes with [`Session::generation`].
+    pub(crate) fn members(&self) -> (Option<u64>, Vec<Member>) {
+        let leader = self.session.clients.leader();
+        ((leader != 0).then_some(leader), self.session.clients.members())
+    }
+
+    /// Types bytes. They go out at once if the cell takes them, else as soon as it does and this is polled. A viewer's are
+    /// dropped.
     pub(crate) fn input(&mut self, bytes: &[u8]) {
+        if self.role == Role::Viewer {
+            return;
+        }
+        self.resize = self.session.clients.lead(self.id).or(self.resize);
+        self.send_resize();
         let typed = if self.waiting.is_empty() { self.send_input(bytes) } else { 0 };
         self.waiting.extend_from_slice(&bytes[typed..]);
         self.full = self.waiting.len() >= INPUT_WAITING_BYTES_MAX;
+    }
+
+    /// Types what the client's terminal answers to a program. Only the leader's does, and what finds no room is dropped:
+    /// whoever asked asks again or goes on.
+    pub(crate) fn answer(&mut self, bytes: &[u8]) {
+        let length = bytes.len();
+        if self.session.clients.leader() != self.id || !self.waiting.is_empty() || length > self.input_room() {
+            return;
+        }
+        if length <= INPUT_BYTES_MAX && self.send(&ToCell::Input { client: self.answerer, seq: self.answered, bytes }) {
+            self.answered += length as u64;
+        }
+    }
+
+    /// How many bytes of the client's input were taken from it, over all of its connections: the next one's number.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.typed_before + self.sent + self.waiting.len() as u64
+    }
+
+    /// How many of them have arrived, so that they aren't lost with this server.
+    pub(crate) fn typed(&self) -> u64 {
+        self.typed_before + self.taken.saturating_sub(self.answered).min(self.sent)
     }
 
     /// Whether more input should be taken from the client now; if not, [`Output::Room`] says when.
@@ -116,15 +270,29 @@ impl Attachment {
         !self.full
     }
 
-    /// Gives the session a new size; of several at once the last one counts.
+    /// The client has parsed its output up to an offset; `false` if it was never sent that much.
+    pub(crate) fn ack(&mut self, offset: u64) -> bool {
+        if self.painting.is_none() && offset > self.cursor.offset() {
+            return false;
+        }
+        if let Some(acked) = &mut self.acked {
+            *acked = offset.max(*acked);
+            self.base = self.base.max(*acked);
+        }
+        true
+    }
+
+    /// The client's own terminal has a new size. The session gets it if this client leads.
     pub(crate) fn resize(&mut self, size: Size) {
-        self.resize = Some(size.clamped());
+        self.resize = self.session.clients.resize(self.id, size.clamped()).or(self.resize);
         self.send_resize();
     }
 
-    /// Waits until a resize is on its way to the cell.
-    pub(crate) async fn resized(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_sent(cx, |attachment| attachment.send_resize())).await
+    /// Gives the session a size whoever leads.
+    pub(crate) fn impose(&mut self, size: Size) {
+        self.session.clients.impose(size);
+        self.resize = Some(size);
+        self.send_resize();
     }
 
     /// As [`Self::poll_output`], for a caller that isn't a poll function. Loses nothing when dropped.
@@ -161,18 +329,16 @@ impl Attachment {
             }
             // Before the log: what it holds once the end was announced is all there is.
             let ended = self.exit;
-            match self.log.read(self.cursor, bytes_max, out) {
-                Ok(0) => {
-                    if let Some(exit) = ended {
-                        return Poll::Ready(Output::Ended(exit));
-                    }
-                }
-                Ok(count) => {
-                    self.cursor += count as u64;
-                    return Poll::Ready(Output::Bytes);
-                }
-                Err(LogError::Overwritten { .. }) => return Poll::Ready(self.skip()),
+            match self.next(cx, bytes_max, out) {
+                Ok(Some(output)) => return Poll::Ready(output),
+                Ok(None) => {}
                 Err(error) => return Poll::Ready(Output::Lost(io::Error::other(error))),
+            }
+            if let Some(exit) = ended
+                && self.painting.is_none()
+                && self.cursor.offset() == self.session.log.head()
+            {
+                return Poll::Ready(Output::Ended(exit));
             }
             if let Poll::Ready(Err(error)) = self.poll_due(cx) {
                 return Poll::Ready(Output::Lost(error));
@@ -180,8 +346,78 @@ impl Attachment {
             if self.has_room_again() {
                 return Poll::Ready(Output::Room);
             }
+            if self.exit.is_some() {
+                return Poll::Pending;
+            }
             if let Err(error) = ready!(self.poll_packet(cx)) {
                 return Poll::Ready(Output::Lost(error));
+            }
+        }
+    }
+
+    /// What comes next for the client, if anything does.
+    fn next(&mut self, cx: &mut Context<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Result<Option<Output>, LogError> {
+        if self.painting.is_none() && self.is_behind() {
+            self.begin_painting();
+        }
+        if let Some(painting) = &mut self.painting {
+            return match painting.poll(cx, &self.session, bytes_max, out) {
+                Poll::Ready(stroke) => Ok(Some(self.painted(stroke?))),
+                Poll::Pending => Ok(None),
+            };
+        }
+        let offset = self.cursor.offset();
+        let unacked = self.acked.map_or(0, |acked| offset.saturating_sub(acked));
+        let room = usize::try_from(UNACKED_BYTES_MAX.saturating_sub(unacked)).unwrap_or(usize::MAX);
+        if room == 0 {
+            return Ok(None);
+        }
+        match self.cursor.next(&self.session.log, bytes_max.min(room), out) {
+            Ok(Next::Bytes(_)) => {
+                self.session.touch();
+                if self.acked.is_none() {
+                    self.base = self.cursor.offset();
+                }
+                Ok(Some(Output::Bytes { offset }))
+            }
+            Ok(Next::Event(Event::Resized(size))) => Ok(Some(Output::Resized(size))),
+            Ok(Next::Event(Event::Flushed)) => self.next(cx, bytes_max, out),
+            Ok(Next::Nothing) => Ok(None),
+            Err(LogError::Overwritten { .. }) => {
+                self.begin_painting();
+                self.next(cx, bytes_max, out)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a snapshot is better than what lies ahead.
+    fn is_behind(&mut self) -> bool {
+        self.cursor.look_ahead(&self.session.log);
+        let offset = self.cursor.offset();
+        let flushed = self.cursor.flush_ahead().is_some_and(|flush| flush - offset > FLUSHED_BYTES_MAX);
+        let lagging = self.session.log.head().saturating_sub(offset) > LAG_BYTES_MAX.max(2 * self.window);
+        flushed || lagging && offset >= self.owed_until
+    }
+
+    fn begin_painting(&mut self) {
+        let head = self.session.log.head();
+        self.base = head;
+        self.painting = Some(Painting::begin_after(self.rested, head));
+    }
+
+    fn painted(&mut self, stroke: Stroke) -> Output {
+        match stroke {
+            Stroke::Reset(size) => Output::Reset(size),
+            Stroke::Bytes => Output::Picture,
+            Stroke::Last(cursor) => {
+                self.painting = None;
+                self.rested = Instant::now() + SNAPSHOT_EVERY;
+                self.base = cursor.offset();
+                self.owed_until = 0;
+                self.acked = self.acked.map(|_| cursor.offset());
+                self.cursor = cursor;
+                Output::Painted { offset: self.base }
             }
         }
     }
@@ -193,18 +429,6 @@ impl Attachment {
         room
     }
 
-    /// Goes on where a client begins that has seen nothing.
-    fn skip(&mut self) -> Output {
-        match replay::start(&self.log) {
-            Ok(start) => {
-                let bytes = start.saturating_sub(self.cursor);
-                self.cursor = start;
-                Output::Skipped { bytes }
-            }
-            Err(error) => Output::Lost(io::Error::other(error)),
-        }
-    }
-
     /// Receives one packet and takes note of it.
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut packet = [0; PACKET_BYTES_MAX];
@@ -213,7 +437,7 @@ impl Attachment {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the cell ended")));
         }
         match FromCell::decode(&packet[..length]) {
-            Ok(FromCell::Wake { taken }) if (self.taken..=self.sent).contains(&taken) => {
+            Ok(FromCell::Wake { taken }) if (self.taken..=self.sent + self.answered).contains(&taken) => {
                 self.taken = taken;
                 self.wakes += 1;
             }
@@ -253,7 +477,8 @@ impl Attachment {
         if !few_wakes && !self.grant_is_low() {
             return true;
         }
-        let (seen, upto) = (self.cursor, self.cursor + self.window);
+        let seen = if self.painting.is_some() { self.base } else { self.cursor.offset() };
+        let upto = self.base + self.window;
         let sent = self.send(&ToCell::Credit { seen, upto, wakes: self.wakes });
         if sent {
             (self.wakes_upto, self.upto) = (self.wakes + WAKES_MAX, upto);
@@ -262,7 +487,7 @@ impl Attachment {
     }
 
     fn grant_is_low(&self) -> bool {
-        self.upto < self.cursor + self.window / 2
+        self.upto < self.base + self.window / 2
     }
 
     fn send_waiting(&mut self) -> bool {
@@ -282,7 +507,8 @@ impl Attachment {
         let mut done = 0;
         while done < bytes.len() {
             let length = (bytes.len() - done).min(INPUT_BYTES_MAX).min(self.input_room());
-            let frame = ToCell::Input { client: self.client, seq: self.sent, bytes: &bytes[done..done + length] };
+            let seq = self.typed_before + self.sent;
+            let frame = ToCell::Input { client: self.client, seq, bytes: &bytes[done..done + length] };
             if length == 0 || !self.send(&frame) {
                 break;
             }
@@ -294,7 +520,7 @@ impl Attachment {
 
     /// How many more bytes of input the cell takes before it says so.
     fn input_room(&self) -> usize {
-        INPUT_WINDOW_BYTES.saturating_sub(self.sent - self.taken) as usize
+        INPUT_WINDOW_BYTES.saturating_sub(self.sent + self.answered - self.taken) as usize
     }
 
     /// Sends one frame; `false` when the socket has no room.
@@ -304,6 +530,22 @@ impl Attachment {
         debug_assert!(self.packet.len() <= FRAME_BYTES_MAX);
         self.data.send(&self.packet)
     }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        // The next leader may have another size.
+        if let Some(size) = self.session.clients.leave(self.id) {
+            self.send(&ToCell::Resize(size));
+        }
+    }
+}
+
+/// A number that nobody else has.
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 #[cfg(test)]

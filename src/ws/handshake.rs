@@ -39,13 +39,25 @@ impl Handshake {
         Ok(Self { accept: derive_accept_key(key) })
     }
 
-    /// The answer that switches protocols. No subprotocol is chosen, whatever was offered.
-    pub(crate) fn response<B: Default>(self) -> Response<B> {
+    /// The first of the subprotocols that a client offers which is `known`.
+    pub(crate) fn choose(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
+        let lists = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
+        lists
+            .flat_map(|list| list.split(','))
+            .find_map(|offered| known.iter().find(|name| **name == offered.trim()))
+            .copied()
+    }
+
+    /// The answer that switches protocols, to a subprotocol if one was chosen.
+    pub(crate) fn response<B: Default>(self, subprotocol: Option<&'static str>) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
         headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+        if let Some(name) = subprotocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, header::HeaderValue::from_static(name));
+        }
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.parse().expect("base64 is a header value"));
         response
     }
@@ -87,10 +99,20 @@ mod tests {
 
     #[test]
     fn the_rfcs_own_example_is_accepted() {
-        let response: Response<()> = Handshake::check(&with("upgrade", Some("WebSocket"))).unwrap().response();
+        let response: Response<()> = Handshake::check(&with("upgrade", Some("WebSocket"))).unwrap().response(None);
         assert_eq!(response.status(), 101);
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert!(!response.headers().contains_key("sec-websocket-protocol"));
+    }
+
+    #[test]
+    fn the_first_subprotocol_that_is_known_is_chosen() {
+        for (offered, chosen) in [("a, b", Some("b")), ("c,b", Some("c")), ("B", None), ("", None)] {
+            let headers = with("sec-websocket-protocol", Some(offered));
+            assert_eq!(Handshake::choose(&headers, &["b", "c"]), chosen, "{offered}");
+        }
+        let response: Response<()> = Handshake::check(&with("upgrade", Some("websocket"))).unwrap().response(Some("b"));
+        assert_eq!(response.headers()["sec-websocket-protocol"], "b");
     }
 
     #[test]

@@ -9,8 +9,8 @@ mod socket;
 pub(crate) use handshake::{Handshake, NotUpgradable};
 pub(crate) use socket::{OUTPUT_BYTES_MAX, Received, Socket};
 
-pub(crate) use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 pub(crate) use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+pub(crate) use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 /// A close frame with a reason, which is cut at the 123 bytes that a control frame has room for.
 pub(crate) fn close(code: CloseCode, reason: &str) -> CloseFrame {

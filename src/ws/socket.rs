@@ -49,8 +49,10 @@ pub(crate) struct Socket {
 /// What came from the client.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// A text or binary message.
-    Message(Bytes),
+    /// A text message, UTF-8.
+    Text(Bytes),
+    /// A binary message.
+    Binary(Bytes),
     /// A sign of life.
     Control,
     /// It says goodbye; the answer is on its way.
@@ -85,8 +87,8 @@ impl Socket {
     /// Takes what came next.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         let received = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => Received::Message(text.into()),
-            Some(Ok(Message::Binary(bytes))) => Received::Message(bytes),
+            Some(Ok(Message::Text(text))) => Received::Text(text.into()),
+            Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
             Some(Ok(Message::Close(_))) => Received::Closed,
             Some(Ok(_)) => Received::Control,
             Some(Err(error)) => refusal(&error).map_or(Received::Lost, Received::Refused),
@@ -104,25 +106,16 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends text; ask [`Self::poll_flushed`] before.
-    pub(crate) fn send_text(&mut self, text: String) -> Result<(), Error> {
-        self.send(Message::Text(text.into()))
-    }
-
-    /// Sends bytes; ask [`Self::poll_flushed`] before.
-    pub(crate) fn send_binary(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
-        self.send(Message::Binary(bytes.into()))
+    /// Sends a message; ask [`Self::poll_flushed`] before.
+    pub(crate) fn send(&mut self, message: Message) -> Result<(), Error> {
+        // What the kernel has room for goes out at once, the rest with the next flush.
+        self.flushed = false;
+        Pin::new(&mut self.stream).start_send(message)
     }
 
     /// Asks for a sign of life. There is room for it behind any message.
     pub(crate) fn ping(&mut self) -> Result<(), Error> {
         self.send(Message::Ping(Bytes::new()))
-    }
-
-    fn send(&mut self, message: Message) -> Result<(), Error> {
-        // What the kernel has room for goes out at once, the rest with the next flush.
-        self.flushed = false;
-        Pin::new(&mut self.stream).start_send(message)
     }
 
     /// Says why the connection ends, waits a little for the other side to agree, and closes.

@@ -97,6 +97,7 @@ impl Init {
                 Source::Connection(connection) => self.converse(connection),
             }
         }
+        self.report_growth();
         self.finish_sessions();
         self.connections.retain(|connection| connection.open);
     }
@@ -152,8 +153,8 @@ impl Init {
     /// Serves one request of a connection; whoever sends none or a wrong one is hung up on.
     fn converse(&mut self, connection: usize) {
         let from = &mut self.connections[connection];
-        let request = match packet::receive_json::<Request>(&from.socket, CONTROL_BYTES_MAX) {
-            Ok(Some((request, _))) => request,
+        let (request, mut descriptors) = match packet::receive_json::<Request>(&from.socket, CONTROL_BYTES_MAX) {
+            Ok(Some(request)) => request,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             Ok(None) => {
                 from.open = false;
@@ -166,7 +167,16 @@ impl Init {
             }
         };
         match request {
-            Request::Open { session, size, command } => self.open(connection, session, size.clamped(), &command),
+            Request::Open { session, size, command, client, kept } => {
+                self.open(connection, session, size.clamped(), &command, client, kept);
+            }
+            Request::Find { session } => self.find(connection, session),
+            Request::Keep { session, life, from, until } => {
+                let session = self.sessions.iter_mut().find(|running| *running.name() == session);
+                if let Some(session) = session.filter(|session| session.life() == life) {
+                    session.keep(from, until, descriptors.pop());
+                }
+            }
             Request::Close { session } => {
                 if let Some(session) = self.sessions.iter_mut().find(|running| *running.name() == session) {
                     session.hang_up();
@@ -179,7 +189,7 @@ impl Init {
         }
     }
 
-    fn open(&mut self, connection: usize, name: SessionName, size: Size, command: &[String]) {
+    fn open(&mut self, connection: usize, name: SessionName, size: Size, command: &[String], client: u64, kept: bool) {
         let running = self.sessions.iter().position(|session| *session.name() == name);
         let opened = match running {
             Some(index) => Ok((index, false)),
@@ -187,14 +197,29 @@ impl Init {
         };
         let attached = opened.and_then(|(index, started)| {
             let session = &mut self.sessions[index];
+            if started && kept {
+                session.keep(0, session.log_bytes() / 4, None);
+            }
             let socket = session.attach()?;
-            let reply = Reply::Attached { session: name, started, size: session.size() };
+            let (size, life, typed) = (session.size(), session.life(), session.typed(client));
+            let reply = Reply::Attached { session: name, started, size, life, typed };
             self.connections[connection].send(&reply, &[session.log().as_fd(), socket.as_fd()]);
             Ok(())
         });
         if let Err(reason) = attached {
             self.connections[connection].send(&Reply::Failed { reason }, &[]);
         }
+    }
+
+    fn find(&mut self, connection: usize, name: SessionName) {
+        let connection = &mut self.connections[connection];
+        let Some(session) = self.sessions.iter().find(|session| *session.name() == name) else {
+            return connection.send(&Reply::Failed { reason: "it has ended".to_owned() }, &[]);
+        };
+        let (kept, checkpoint) = session.kept().unzip();
+        let descriptors: Vec<BorrowedFd<'_>> =
+            [session.log().as_fd()].into_iter().chain(checkpoint.flatten()).collect();
+        connection.send(&Reply::Found { session: name, life: session.life(), kept }, &descriptors);
     }
 
     fn start(&mut self, name: SessionName, size: Size, command: &[String]) -> Result<(), String> {
@@ -220,6 +245,13 @@ impl Init {
             if let Some(session) = self.sessions.iter_mut().find(|session| session.leader() == pid) {
                 session.leader_ended(exit, &mut self.scratch);
             }
+        }
+    }
+
+    fn report_growth(&mut self) {
+        for session in self.sessions.iter_mut().filter_map(|session| session.has_grown().then(|| session.name())) {
+            let grown = Reply::Grown { session: session.clone() };
+            self.connections.iter_mut().for_each(|connection| connection.send(&grown, &[]));
         }
     }
 

@@ -1,9 +1,11 @@
 //! One session: a terminal, the program in it, its log, and the clients' data sockets.
 //!
 //! The session is its terminal's only reader and writer. Output goes into the log, where clients read it at their own
-//! pace; it waits only for the credit of the fastest. Input is written in the order of its arrival.
+//! pace; it waits only for the credit of the fastest, and for a server that needs what it would overwrite. Input is written
+//! in the order of its arrival, and each byte of it once, however often a client has to send it.
 
 use std::collections::VecDeque;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -14,8 +16,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::program::Program;
-use crate::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, SessionName, Size, ToCell, WAKES_MAX};
-use crate::log::LogWriter;
+use crate::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, Life, SessionName, Size, ToCell, WAKES_MAX};
+use crate::log::{Event, LogWriter};
 use crate::packet;
 use crate::privilege::conceal;
 use crate::spec::CellSpec;
@@ -25,11 +27,18 @@ use crate::users::CellUser;
 /// Most data sockets of a session: a class that watches one terminal.
 const CLIENTS_MAX: usize = 256;
 
+/// Clients whose place in their input is remembered, those that typed last: more than can be attached, since one that comes
+/// back must be known again.
+const TYPISTS_MAX: usize = 2 * CLIENTS_MAX;
+
 /// Most reads of a terminal in one turn: draining it "until EAGAIN" makes the echo of a neighbour ten times slower.
 const READS_PER_TURN: usize = 4;
 
 /// Most bytes of one read; the kernel gives up to 19 KiB at once.
 const READ_BYTES_MAX: usize = 32 * 1024;
+
+/// Set in what a terminal says happened if output was thrown away (TIOCPKT_FLUSHWRITE).
+const FLUSHED: u8 = 2;
 
 /// A read of fewer bytes is the echo of a keystroke, behind which nothing comes: asking for more would only cost time.
 const ECHO_BYTES: usize = 64;
@@ -44,12 +53,16 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Session {
     name: SessionName,
+    life: Life,
     /// Gone once it was hung up.
     terminal: Option<Terminal>,
     log: LogWriter,
     clients: Vec<Client>,
     client_ids: u64,
     input: VecDeque<Input>,
+    /// Who typed last is last.
+    typists: VecDeque<Typist>,
+    kept: Option<Kept>,
     size: Size,
     leader: Pid,
     exit: Option<Exit>,
@@ -81,6 +94,21 @@ struct Client {
     reported: u64,
 }
 
+/// How many bytes of a client's input have arrived.
+struct Typist {
+    client: u64,
+    typed: u64,
+}
+
+/// What a server still needs of the output.
+struct Kept {
+    /// First offset that mustn't be overwritten.
+    from: u64,
+    /// Offset at which it wants to hear of the log's growth, unless it has.
+    until: Option<u64>,
+    checkpoint: Option<OwnedFd>,
+}
+
 /// Input that the terminal hasn't taken yet.
 struct Input {
     client: u64,
@@ -92,7 +120,10 @@ impl Session {
     /// Opens a terminal and starts its program.
     pub(super) fn start(name: SessionName, size: Size, spec: &CellSpec, command: &[String]) -> Result<Self, String> {
         let program = Program::new(spec, command)?;
-        let log = LogWriter::create(spec.log_bytes).map_err(|error| format!("the log can't be made: {error}"))?;
+        let mut log = LogWriter::create(spec.log_bytes).map_err(|error| format!("the log can't be made: {error}"))?;
+        log.mark(Event::Resized(size));
+        let mut life = [0; 8];
+        rustix::rand::getrandom(&mut life, rustix::rand::GetRandomFlags::empty()).map_err(|error| error.to_string())?;
         let (master, leader) = as_user(&program.user, || {
             let pair =
                 native_pty_system().openpty(pty_size(size)).map_err(|error| format!("no terminal: {error:#}"))?;
@@ -106,13 +137,17 @@ impl Session {
         let number = master.as_raw_fd().ok_or("the terminal has no descriptor")?;
         let bytes = sys::duplicate(number).map_err(|error| error.to_string())?;
         rustix::io::ioctl_fionbio(&bytes, true).map_err(|error| error.to_string())?;
+        sys::packet_mode(&bytes).map_err(|error| error.to_string())?;
         Ok(Self {
             name,
+            life: Life(u64::from_le_bytes(life)),
             terminal: Some(Terminal { master, bytes }),
             log,
             clients: Vec::new(),
             client_ids: 0,
             input: VecDeque::new(),
+            typists: VecDeque::new(),
+            kept: None,
             size,
             leader,
             exit: None,
@@ -123,6 +158,10 @@ impl Session {
 
     pub(super) fn name(&self) -> &SessionName {
         &self.name
+    }
+
+    pub(super) fn life(&self) -> Life {
+        self.life
     }
 
     pub(super) fn size(&self) -> Size {
@@ -136,6 +175,11 @@ impl Session {
     /// The log's memory, to hand to a client.
     pub(super) fn log(&self) -> &OwnedFd {
         self.log.file()
+    }
+
+    /// Size of the log's ring in bytes.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.log.ring_bytes()
     }
 
     /// Adds a client; gives its end of the data socket.
@@ -159,6 +203,34 @@ impl Session {
         Ok(theirs)
     }
 
+    /// How many bytes of a client's input have arrived.
+    pub(super) fn typed(&self, client: u64) -> u64 {
+        self.typists.iter().find(|typist| typist.client == client).map_or(0, |typist| typist.typed)
+    }
+
+    /// What a server still needs, and its checkpoint.
+    pub(super) fn kept(&self) -> Option<(u64, Option<BorrowedFd<'_>>)> {
+        self.kept.as_ref().map(|kept| (kept.from, kept.checkpoint.as_ref().map(AsFd::as_fd)))
+    }
+
+    /// From now on a server needs the output from offset `from` on, and wants to hear of growth at `until`. An offset that
+    /// isn't in the log, or less than it needed before, says nothing.
+    pub(super) fn keep(&mut self, from: u64, until: u64, checkpoint: Option<OwnedFd>) {
+        let oldest = self.log.head().saturating_sub(self.log.ring_bytes());
+        let least = self.kept.as_ref().map_or(oldest, |kept| kept.from.max(oldest));
+        if (least..=self.log.head()).contains(&from) {
+            // Beyond a full log nothing grows.
+            let until = until.min(from + self.log.ring_bytes());
+            self.kept = Some(Kept { from, until: Some(until), checkpoint });
+        }
+    }
+
+    /// Whether the log has grown as far as a server wanted to hear; said once.
+    pub(super) fn has_grown(&mut self) -> bool {
+        let head = self.log.head();
+        self.kept.as_mut().is_some_and(|kept| kept.until.take_if(|until| *until <= head).is_some())
+    }
+
     pub(super) fn clients(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.clients.iter().map(|client| client.socket.as_fd())
     }
@@ -167,6 +239,8 @@ impl Session {
     pub(super) fn terminal_interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, !self.drained && self.room() > 0);
+        // ^C is news also where there is no room for output.
+        interest.set(PollFlags::PRI, !self.drained);
         interest.set(PollFlags::OUT, !self.input.is_empty());
         let terminal = self.terminal.as_ref().filter(|_| !interest.is_empty())?;
         Some((terminal.bytes.as_fd(), interest))
@@ -186,7 +260,7 @@ impl Session {
         if events.contains(PollFlags::OUT) {
             self.write_input();
         }
-        if events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        if events.intersects(PollFlags::IN | PollFlags::PRI | PollFlags::HUP | PollFlags::ERR) {
             self.read_output(scratch);
         }
     }
@@ -207,19 +281,23 @@ impl Session {
     /// Does what one frame asks; false if it is against the protocol.
     fn frame(&mut self, index: usize, packet: &[u8]) -> bool {
         match ToCell::decode(packet) {
-            Ok(ToCell::Input { bytes, .. }) => {
+            Ok(ToCell::Input { client: typist, seq, bytes }) => {
+                let Some(known) = self.arrived(typist, seq, bytes.len()) else { return false };
                 let client = &mut self.clients[index];
                 client.received += bytes.len() as u64;
+                client.taken += known as u64;
                 if client.received - client.taken > INPUT_WINDOW_BYTES {
                     return false;
                 }
-                self.input.push_back(Input { client: client.id, bytes: bytes.to_vec(), written: 0 });
+                self.input.push_back(Input { client: client.id, bytes: bytes[known..].to_vec(), written: 0 });
                 self.write_input();
             }
             Ok(ToCell::Resize(size)) => {
                 // A size that can't be set is the kernel's business; the program sees the old one.
-                if self.terminal.as_ref().is_some_and(|terminal| terminal.master.resize(pty_size(size)).is_ok()) {
+                let resize = |terminal: &Terminal| terminal.master.resize(pty_size(size)).is_ok();
+                if size != self.size && self.terminal.as_ref().is_some_and(resize) {
                     self.size = size;
+                    self.happened(Event::Resized(size));
                 }
             }
             Ok(ToCell::Credit { seen, upto, wakes }) => {
@@ -235,19 +313,55 @@ impl Session {
         true
     }
 
+    /// Takes note of input; gives how many of its first bytes had arrived before, `None` for a gap before it.
+    fn arrived(&mut self, client: u64, seq: u64, length: usize) -> Option<usize> {
+        let known = self.typists.iter().position(|typist| typist.client == client);
+        let mut typist = match known {
+            Some(index) => self.typists.remove(index)?,
+            None => Typist { client, typed: seq },
+        };
+        let again = typist.typed.checked_sub(seq)?.min(length as u64);
+        typist.typed = typist.typed.max(seq.checked_add(length as u64)?);
+        if self.typists.len() >= TYPISTS_MAX {
+            self.typists.pop_front();
+        }
+        self.typists.push_back(typist);
+        usize::try_from(again).ok()
+    }
+
     /// How many bytes may go into the log now.
     fn room(&self) -> u64 {
         let granted = self.clients.iter().map(|client| client.upto).max();
-        granted.map_or(u64::MAX, |upto| upto.saturating_sub(self.log.head()))
+        let kept = self.kept.as_ref().map(|kept| kept.from + self.log.ring_bytes());
+        let upto = granted.unwrap_or(u64::MAX).min(kept.unwrap_or(u64::MAX));
+        upto.saturating_sub(self.log.head())
+    }
+
+    /// Marks the log, and tells the clients that there is something to see.
+    fn happened(&mut self, event: Event) {
+        self.log.mark(event);
+        self.clients.iter_mut().for_each(Client::wake_for_output);
     }
 
     fn read_output(&mut self, scratch: &mut [u8]) {
         for _ in 0..READS_PER_TURN {
             let room = usize::try_from(self.room()).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
-            let Some(terminal) = self.terminal.as_ref().filter(|_| room > 0 && !self.drained) else { break };
-            match rustix::io::read(&terminal.bytes, &mut scratch[..room]) {
-                Ok(0) => self.drained = true,
-                Ok(count) => {
+            let Some(terminal) = self.terminal.as_ref().filter(|_| !self.drained) else { break };
+            // With room for nothing else it gives what happened; data waits.
+            let mut status = [0];
+            let into = &mut [IoSliceMut::new(&mut status), IoSliceMut::new(&mut scratch[..room])];
+            match rustix::io::readv(&terminal.bytes, into).map(|count| (count, status[0])) {
+                Ok((0, _)) => self.drained = true,
+                Ok((1, status)) => {
+                    if status & FLUSHED != 0 {
+                        self.happened(Event::Flushed);
+                    }
+                    if room == 0 {
+                        break;
+                    }
+                }
+                Ok((count, _)) => {
+                    let count = count - 1;
                     self.log.append(&scratch[..count]);
                     // At once: who waits for an echo shan't wait for our finding that nothing follows it.
                     self.clients.iter_mut().for_each(Client::wake_for_output);

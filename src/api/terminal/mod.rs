@@ -1,14 +1,23 @@
-//! `/ws/terminal/<project>/`: a terminal over a WebSocket, in plain mode: a message in is typed, output comes out.
-//! `docs/protocol.md` says what is spoken.
+//! `/ws/terminal/<project>/`: terminals over a WebSocket. `docs/protocol.md` says what is spoken.
 //!
-//! `wish` is what a client may ask for, `client` the task that serves it from the upgrade to the close; here both are brought
-//! together, and whatever can fail fails before the upgrade.
+//! `single` is the task that serves a client of one session, in a `dialect`: `plain` without a subprotocol, or what `ttyd` and
+//! `kubernetes` have; `wish` is what such a client may ask for. `multi` is the task of one that speaks `cloister.v1`, with a
+//! `hold` for each session. Here they are brought together, and whatever can fail fails before the upgrade.
 
-mod client;
+mod dialect;
+mod hold;
+mod kubernetes;
+mod multi;
+mod plain;
+mod pulse;
+mod single;
+mod ttyd;
 mod wish;
 
+use std::sync::Arc;
+
 use hyper::upgrade::OnUpgrade;
-use sandbox::control::Size;
+use sandbox::control::{SessionName, Size};
 use sandbox::spec::ProjectId;
 use tracing::Instrument;
 use warp::Filter;
@@ -19,11 +28,16 @@ use super::projects::respond;
 use super::reject::{Refusal, Result};
 use super::{Context, Request, project_id, request};
 use crate::accept::Connection;
+use crate::cell;
 use crate::project;
+use crate::session::{Attachment, Start, Who, random};
+use crate::wire::{PROTOCOL, Role};
 use crate::ws::{Handshake, Socket};
-use client::Client;
-use wish::Wish;
+use dialect::Dialect;
+use multi::Multi;
+use single::Client;
 pub(super) use wish::size;
+use wish::{PROTOCOLS, Wish};
 
 /// The routes, with and without the last slash.
 pub(crate) fn terminal(context: &Context) -> BoxedFilter<(Response,)> {
@@ -46,7 +60,12 @@ async fn attach(
 ) -> Result<Response> {
     let Request { context, headers, query, .. } = request?;
     let id = project_id(&id)?;
-    let wish = Wish::parse(&query)?;
+    let subprotocol = Handshake::choose(&headers, &[&[PROTOCOL], &PROTOCOLS[..]].concat());
+    let wish = match subprotocol {
+        None => Some(Wish::plain(&query)?),
+        Some(PROTOCOL) => Wish::none(&query).map(|()| None)?,
+        Some(other) => Some(Wish::with(other, &query, id.as_str())?),
+    };
     let exists = context.projects.exists(&id)?;
     if !exists && !context.create_projects {
         return Err(project::Error::NotFound(id).into());
@@ -60,25 +79,61 @@ async fn attach(
     if !exists {
         create(&context, &id)?;
     }
-    let opened = context.projects.attach(&id, &wish.session, wish.size.unwrap_or(Size::DEFAULT), &[]).await?;
-    let mut attachment = opened.attachment;
-    if let Some(size) = wish.size.filter(|size| *size != opened.size) {
-        attachment.resize(size);
-    }
-    let span = tracing::info_span!("client", project = %id, session = %wish.session, peer = %connection.peer);
-    let stop = context.stop.clone();
-    context.clients.spawn(
-        async move {
-            match Socket::upgraded(upgrade).await {
-                Ok(socket) => Client::new(socket, attachment, wish).serve(stop.child_token().cancelled_owned()).await,
-                Err(error) => tracing::debug!(%error, "gone before the upgrade"),
+    let span = tracing::info_span!("client", project = %id, peer = %connection.peer);
+    let single = match wish {
+        None => None,
+        Some(wish) => Some(attach_one(&context, &id, wish).await?),
+    };
+    let stopped = context.stop.child_token().cancelled_owned();
+    let clients = context.clients.clone();
+    let serve = async move {
+        match (Socket::upgraded(upgrade).await, single) {
+            (Ok(socket), Some(One { attachment, dialect, own })) => {
+                Client::new(socket, attachment, dialect).serve(stopped).await;
+                if let Some(session) = own {
+                    // Nobody else knows it.
+                    let closed = context.projects.close(&id, &session).await;
+                    closed.unwrap_or_else(|error| tracing::warn!(%error, "a client's own session is left"));
+                }
             }
-            // Counts as a connection for as long as it lasts.
-            drop(connection);
+            (Ok(socket), None) => Multi::new(socket, context.projects.clone(), id).serve(stopped).await,
+            (Err(error), _) => tracing::debug!(%error, "gone before the upgrade"),
         }
-        .instrument(span),
-    );
-    Ok(handshake.response())
+        // Counts as a connection for as long as it lasts.
+        drop(connection);
+    };
+    clients.spawn(serve.instrument(span));
+    Ok(handshake.response(subprotocol))
+}
+
+/// A client's only session.
+struct One {
+    attachment: Attachment,
+    dialect: Box<dyn Dialect>,
+    /// The session's name if it is the client's own.
+    own: Option<SessionName>,
+}
+
+async fn attach_one(context: &Context, id: &ProjectId, wish: Wish) -> Result<One> {
+    let client = random().map_err(failed)?;
+    let Wish { session, size, command, dialect } = wish;
+    let own = session.is_none().then(|| SessionName::parse(&format!("exec-{client:016x}")).expect("it is short"));
+    let session = session.or_else(|| own.clone()).expect("it is one or the other");
+    let opened = context.projects.attach(id, &session, size.unwrap_or(Size::DEFAULT), &command, client).await?;
+    let who = Who { client, role: Role::Writer, size, bell: Arc::default(), acks: false };
+    let start = if opened.started { Start::Resume(0) } else { Start::Snapshot };
+    let mut attachment = Attachment::new(opened.hold, start, who).map_err(failed)?;
+    if let Some(size) = size {
+        // Who names a size wants it, also while another client leads.
+        attachment.impose(size);
+    }
+    tracing::info!(project = %id, %session, "attached");
+    Ok(One { attachment, dialect, own })
+}
+
+/// The cell's answer can't be used.
+fn failed(error: std::io::Error) -> project::Error {
+    cell::Error::from(error).into()
 }
 
 fn create(context: &Context, id: &ProjectId) -> Result<()> {

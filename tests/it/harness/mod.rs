@@ -6,11 +6,13 @@ mod http;
 mod image;
 mod server;
 mod terminal;
+mod wire;
 
 use std::time::Duration;
 
 pub(crate) use server::{Server, Settings, remove_cgroup};
-pub(crate) use terminal::Message;
+pub(crate) use terminal::{Message, Terminal};
+pub(crate) use wire::{Heard, Wire};
 
 /// Longest wait for anything: far beyond what it takes on a loaded machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

@@ -1,85 +1,61 @@
-//! One attached WebSocket and the task that serves it: it owns the socket and the attachment and waits on both, so a
-//! keystroke and its echo meet no queue and no other task. It doesn't know how either came to be.
+//! A WebSocket with one session, and the task that serves it: it owns the socket and the attachment and waits on both, so a
+//! keystroke and its echo meet no queue and no other task. It doesn't know how either came to be, nor what is spoken: a
+//! dialect does.
 
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::Bytes;
 use sandbox::control::Exit;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::wish::Wish;
-use crate::session::{Attachment, Output, Utf8};
-use crate::ws::{CloseCode, CloseFrame, OUTPUT_BYTES_MAX, Received, Socket, close};
+use super::dialect::{Dialect, Said, Words};
+use super::pulse::{End, Pulse};
+use crate::session::{Attachment, Output};
+use crate::screen::RESET;
+use crate::ws::{CloseCode, OUTPUT_BYTES_MAX, Received, Socket, close};
 
-/// How often a client is asked for a sign of life.
-const PING_EVERY: Duration = Duration::from_secs(20);
-
-/// How long a client may give none: two answers may be lost, and a laptop's lid be closed for a moment.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// An attached WebSocket.
+/// A WebSocket with one session.
 pub(super) struct Client {
     socket: Socket,
     attachment: Attachment,
-    wish: Wish,
-    utf8: Utf8,
+    dialect: Box<dyn Dialect>,
+    /// What is to be sent before any output.
+    words: Words,
     output: Vec<u8>,
-    heard: Instant,
+    pulse: Pulse,
 }
 
 /// What a client's task has to do next.
 enum Turn {
     Received(Received),
     Output(Output),
+    /// Something of the dialect's own is to be sent.
+    Words,
     /// The connection failed while it was written to.
     Lost,
 }
 
-/// How a client's time ends.
-enum End {
-    /// We say why.
-    Close(CloseFrame),
-    /// It said goodbye.
-    Closed,
-    /// It is gone.
-    Lost,
-}
-
 impl Client {
-    pub(super) fn new(socket: Socket, attachment: Attachment, wish: Wish) -> Self {
-        Self { socket, attachment, wish, utf8: Utf8::default(), output: Vec::new(), heard: Instant::now() }
+    pub(super) fn new(socket: Socket, attachment: Attachment, mut dialect: Box<dyn Dialect>) -> Self {
+        let words = dialect.greeting();
+        Self { socket, attachment, dialect, words, output: Vec::new(), pulse: Pulse::default() }
     }
 
     /// Serves the client until it leaves, its session ends or the server stops.
     pub(super) async fn serve(mut self, stopped: impl Future<Output = ()>) {
-        tracing::info!("attached");
         let end = self.relay(stopped).await;
         let Self { socket, attachment, .. } = self;
         // Detached before the goodbyes: a client that lingers there must not pace the session. Unmapping the log can wait: it
         // interrupts other processors, and the session's end is on its way to others too.
         let _log = attachment.detach();
-        match end {
-            End::Close(frame) => {
-                tracing::info!(code = u16::from(frame.code), reason = %frame.reason, "detached");
-                socket.close(frame).await;
-            }
-            End::Closed => {
-                tracing::info!("left");
-                socket.closed().await;
-            }
-            End::Lost => tracing::info!("lost"),
-        }
+        end.say(socket).await;
     }
 
     async fn relay(&mut self, stopped: impl Future<Output = ()>) -> End {
-        let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ping = Pulse::pings();
         let mut stopped = std::pin::pin!(stopped);
         loop {
             let ended = tokio::select! {
                 biased;
-                () = stopped.as_mut() => Err(End::Close(close(CloseCode::Restart, "server is restarting"))),
+                () = stopped.as_mut() => Err(End::restarting()),
                 turn = std::future::poll_fn(|cx| self.poll_turn(cx)) => self.take(turn),
                 _ = ping.tick() => self.ask_for_life(),
             };
@@ -100,11 +76,18 @@ impl Client {
             return Poll::Ready(Turn::Received(received));
         }
         match self.socket.poll_flushed(cx) {
-            Poll::Ready(Ok(())) => {
-                self.attachment.poll_output(cx, OUTPUT_BYTES_MAX, &mut self.output).map(Turn::Output)
+            Poll::Ready(Ok(())) if !self.words.is_empty() => Poll::Ready(Turn::Words),
+            Poll::Ready(Ok(())) if self.dialect.takes_output() => {
+                self.output.extend_from_slice(self.dialect.head());
+                let bytes_max = OUTPUT_BYTES_MAX - self.output.len();
+                let output = self.attachment.poll_output(cx, bytes_max, &mut self.output);
+                if !matches!(output, Poll::Ready(Output::Bytes { .. } | Output::Picture)) {
+                    self.output.clear();
+                }
+                output.map(Turn::Output)
             }
             Poll::Ready(Err(_)) => Poll::Ready(Turn::Lost),
-            Poll::Pending => self.attachment.poll_input(cx).map(Turn::Output),
+            _ => self.attachment.poll_input(cx).map(Turn::Output),
         }
     }
 
@@ -112,14 +95,19 @@ impl Client {
         match turn {
             Turn::Received(received) => self.receive(received).map(|()| Pace::On),
             Turn::Output(output) => self.put_out(output),
+            Turn::Words => self.say_next().map(|()| Pace::On),
             Turn::Lost => Err(End::Lost),
         }
     }
 
     fn receive(&mut self, received: Received) -> std::result::Result<(), End> {
-        self.heard = Instant::now();
+        self.pulse.heard();
         match received {
-            Received::Message(bytes) => self.type_in(&bytes),
+            Received::Text(bytes) | Received::Binary(bytes) => match self.dialect.hear(&bytes).map_err(End::Close)? {
+                Said::Input(bytes) => self.attachment.input(&bytes),
+                Said::Size(size) => self.attachment.resize(size),
+                Said::Nothing => {}
+            },
             Received::Control => {}
             Received::Closed => return Err(End::Closed),
             Received::Refused(frame) => return Err(End::Close(frame)),
@@ -128,35 +116,28 @@ impl Client {
         Ok(())
     }
 
-    fn type_in(&mut self, bytes: &Bytes) {
-        self.attachment.input(bytes);
-        if self.wish.lines && !bytes.ends_with(b"\n") && !bytes.ends_with(b"\r") {
-            // What Enter sends.
-            self.attachment.input(b"\r");
-        }
-    }
-
     fn put_out(&mut self, output: Output) -> std::result::Result<Pace, End> {
         match output {
-            Output::Bytes => {
+            Output::Bytes { .. } | Output::Picture => {
                 let whole = self.output.len() == OUTPUT_BYTES_MAX;
                 let bytes = std::mem::take(&mut self.output);
                 self.send(bytes)?;
                 Ok(if whole { Pace::Yield } else { Pace::On })
             }
             Output::Room => Ok(Pace::On),
-            Output::Skipped { bytes } => {
-                // CAN ends whatever escape sequence the gap cut in two.
-                let notice = format!("\x18\x1b[0m\r\n[{bytes} bytes of output skipped]\r\n");
-                self.utf8 = Utf8::default();
-                self.send(notice.into_bytes())?;
-                Ok(Pace::On)
+            Output::Reset(_) => {
+                self.dialect.reset();
+                self.output = [self.dialect.head(), RESET].concat();
+                let bytes = std::mem::take(&mut self.output);
+                self.send(bytes).map(|()| Pace::On)
             }
+            Output::Resized(_) | Output::Painted { .. } => Ok(Pace::On),
             Output::Ended(exit) => {
-                let rest = self.utf8.end();
-                // A character that never came whole is the last that can fail to arrive.
-                let sent = if rest.is_empty() { Ok(()) } else { self.socket.send_text(rest) };
-                sent.map_err(|_| End::Lost)?;
+                self.words.extend(self.dialect.farewell(exit));
+                // What doesn't go out at once is the last that can fail to arrive.
+                while !self.words.is_empty() {
+                    self.say_next()?;
+                }
                 Err(End::Close(close(CloseCode::Normal, &farewell(exit))))
             }
             Output::Lost(error) => {
@@ -167,27 +148,22 @@ impl Client {
     }
 
     fn send(&mut self, bytes: Vec<u8>) -> std::result::Result<(), End> {
-        let sent = if self.wish.binary {
-            self.socket.send_binary(bytes)
-        } else {
-            match self.utf8.text(bytes) {
-                text if text.is_empty() => Ok(()),
-                text => self.socket.send_text(text),
-            }
-        };
-        sent.map_err(|_| End::Lost)
+        let message = self.dialect.output(bytes);
+        message.map_or(Ok(()), |message| self.socket.send(message)).map_err(|_| End::Lost)
+    }
+
+    /// Sends the next of the dialect's own words.
+    fn say_next(&mut self) -> std::result::Result<(), End> {
+        let word = self.words.pop_front();
+        word.map_or(Ok(()), |word| self.socket.send(word)).map_err(|_| End::Lost)
     }
 
     fn ask_for_life(&mut self) -> std::result::Result<Pace, End> {
         if !self.attachment.takes_input() {
             // It isn't listened to at the moment; a peer that is gone is noticed by TCP, as pings pile up.
-            self.heard = Instant::now();
+            self.pulse.heard();
         }
-        if self.heard.elapsed() > SILENCE_MAX {
-            tracing::info!("gave no sign of life");
-            return Err(End::Lost);
-        }
-        self.socket.ping().map(|()| Pace::On).map_err(|_| End::Lost)
+        self.pulse.ask(&mut self.socket).map(|()| Pace::On)
     }
 }
 

@@ -1,0 +1,84 @@
+//! Everything that a program or a user can see of a screen, as text that two screens are compared by.
+
+use std::fmt::Write;
+
+use super::super::Screen;
+use super::super::cell::{Cell, Colour, Style};
+use super::super::grid::Grid;
+use super::super::history::Joint;
+use super::super::row::Row;
+
+/// All of it, one fact a line. What the history has is told line by line.
+pub(super) fn all(screen: &Screen) -> String {
+    let mut out = now(screen);
+    for (line, bytes) in screen.model.history.stored() {
+        let joint = if line.joint == Joint::None { "" } else { " wrapped" };
+        writeln!(out, "history {:?}{joint}", String::from_utf8_lossy(&bytes)).unwrap();
+    }
+    writeln!(out, "lines {:?}", super::lines(screen)).unwrap();
+    out
+}
+
+/// All of it, but of the history only what doesn't depend on how wide the screen was when lines were broken: text and
+/// colours, but no background, which a terminal gives to the whole row when it breaks a line.
+pub(super) fn all_but_breaks(screen: &Screen) -> String {
+    let wide = super::screen(2000, 2000, super::lines(screen).as_bytes());
+    let line = |row: &Row| {
+        let style = |cell: &Cell| Style { bg: Colour::DEFAULT, ..cell.style };
+        let line: Vec<Cell> = row.cells().iter().map(|cell| Cell { style: style(cell), ..cell.clone() }).collect();
+        cells(&Row::of(line, false, false)) + "\n"
+    };
+    now(screen) + &wide.model.primary.rows.iter().map(line).collect::<String>()
+}
+
+fn now(screen: &Screen) -> String {
+    let model = &screen.model;
+    let mut out = format!(
+        "{:?} cursor {} {} on_alternate {}\n{:?}\n{:?}\n{:?} mouse {} {} style {} keys {}\n{:?} {:?} {:?}\n{:?}\npending {:?}\n",
+        screen.size(),
+        model.x,
+        model.y,
+        model.on_alternate,
+        model.pen,
+        model.charsets,
+        model.modes,
+        model.mouse,
+        model.mouse_encoding,
+        model.cursor_style,
+        model.modify_other_keys,
+        model.title,
+        model.titles,
+        model.directory,
+        model.palette,
+        String::from_utf8_lossy(screen.parser.pending()),
+    );
+    for (name, grid) in [("primary", &model.primary), ("alternate", &model.alternate)] {
+        let stops: Vec<_> = grid.tabs.stops(grid.width).collect();
+        writeln!(out, "{name} {:?} tabs {stops:?} {:?} {:?}", grid.margins, grid.saved, grid.keyboard).unwrap();
+        out += &rows(grid);
+    }
+    out
+}
+
+fn rows(grid: &Grid) -> String {
+    let above = |y: usize| grid.rows.get(y.wrapping_sub(1));
+    let wrapped = |(y, row): (usize, &Row)| match above(y).is_some_and(|above| row.leaves_rest(above, grid.width)) {
+        true => " wrapped short",
+        false if row.wrapped => " wrapped",
+        false => "",
+    };
+    grid.rows.iter().enumerate().map(|(y, row)| format!("{}{}\n", cells(row), wrapped((y, row)))).collect()
+}
+
+fn cells(row: &Row) -> String {
+    let mut out = String::from("|");
+    let mut last = Cell::BLANK;
+    for cell in &row.cells()[..row.length(usize::MAX)] {
+        if !cell.looks_like(&last) {
+            write!(out, "<{:?} {:?} {:?}>", cell.style, cell.underline(), cell.link()).unwrap();
+        }
+        last = cell.clone();
+        write!(out, "{}{}", cell.text.escape_debug(), cell.marks()).unwrap();
+    }
+    out
+}

@@ -1,0 +1,171 @@
+//! A client of `cloister.v1`, written from `docs/protocol.md` alone: it keeps offsets and sequence numbers as the document
+//! says, and fails a test as soon as the server doesn't.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{DEADLINE, Server};
+
+/// A connection.
+pub(crate) struct Wire {
+    pub(crate) socket: WebSocketStream<TcpStream>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A JSON message.
+    Told(Value),
+    /// Output of a channel at an offset.
+    Output(u16, u64, Vec<u8>),
+    /// A part of a snapshot.
+    Picture(u16, Vec<u8>),
+    /// So much input has arrived.
+    Typed(u16, u64),
+    /// The close frame.
+    Closed(u16, String),
+    /// The connection broke.
+    Gone,
+}
+
+impl Server {
+    /// Connects and hears the greeting.
+    pub(crate) async fn wire(&self, project: &str) -> Wire {
+        self.try_wire(project).await.expect("the connection holds")
+    }
+
+    /// As [`Self::wire`], for a server that may die meanwhile.
+    pub(crate) async fn try_wire(&self, project: &str) -> Option<Wire> {
+        use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+        let url = format!("ws://{}/ws/terminal/{project}/?token={}", self.address, self.token);
+        let mut request = url.into_client_request().expect("a request");
+        request.headers_mut().insert("sec-websocket-protocol", "cloister.v1".parse().expect("a value"));
+        let stream = TcpStream::connect(self.address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        let connected = timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await;
+        let (socket, response) = connected.expect("the server answers in time").ok()?;
+        assert_eq!(response.headers()["sec-websocket-protocol"], "cloister.v1");
+        let mut wire = Wire { socket };
+        match wire.heard().await {
+            Heard::Told(hello) => assert_eq!((&hello["type"], &hello["project"]), (&json!("hello"), &json!(project))),
+            Heard::Gone => return None,
+            other => panic!("{other:?}"),
+        }
+        match wire.heard().await {
+            Heard::Told(sessions) => assert_eq!(sessions["type"], "sessions"),
+            Heard::Gone => return None,
+            other => panic!("{other:?}"),
+        }
+        Some(wire)
+    }
+}
+
+impl Wire {
+    /// The next message.
+    pub(crate) async fn heard(&mut self) -> Heard {
+        loop {
+            match timeout(DEADLINE, self.socket.next()).await.expect("a message in time") {
+                Some(Ok(Message::Text(text))) => return Heard::Told(serde_json::from_str(&text).expect("JSON")),
+                Some(Ok(Message::Binary(bytes))) => return decode(&bytes),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Heard::Closed(frame.code.into(), frame.reason.to_string());
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Heard::Gone,
+            }
+        }
+    }
+
+    /// The next JSON message of a type; others are passed over, output and clients among them.
+    pub(crate) async fn told(&mut self, kind: &str) -> Value {
+        loop {
+            match self.heard().await {
+                Heard::Told(told) if told["type"] == kind => return told,
+                Heard::Closed(code, reason) => panic!("closed with {code} {reason:?} before {kind}"),
+                Heard::Gone => panic!("gone before {kind}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the close frame.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.heard().await {
+                Heard::Closed(code, reason) => return (code, reason),
+                Heard::Gone => panic!("gone without a close frame"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Says something; a broken connection is noticed by hearing.
+    pub(crate) async fn say(&mut self, ask: Value) {
+        let _ = self.socket.send(Message::text(ask.to_string())).await;
+    }
+
+    /// Sends a binary frame of a type, a channel, a number and bytes.
+    pub(crate) async fn send(&mut self, kind: u8, channel: u16, number: Option<u64>, bytes: &[u8]) {
+        let mut frame = vec![kind];
+        frame.extend(channel.to_le_bytes());
+        frame.extend(number.into_iter().flat_map(u64::to_le_bytes));
+        frame.extend_from_slice(bytes);
+        let _ = self.socket.send(Message::binary(frame)).await;
+    }
+
+    /// Types.
+    pub(crate) async fn input(&mut self, channel: u16, seq: u64, bytes: &[u8]) {
+        self.send(1, channel, Some(seq), bytes).await;
+    }
+
+    /// Says that everything before an offset is parsed.
+    pub(crate) async fn ack(&mut self, channel: u16, offset: u64) {
+        self.send(3, channel, Some(offset), &[]).await;
+    }
+
+    /// Attaches as a new client and gives the answer.
+    pub(crate) async fn attach(&mut self, channel: u16, session: &str, more: Value) -> Value {
+        let mut ask = json!({
+            "type": "attach", "channel": channel, "session": session,
+            "client": format!("{:016x}", u64::from(channel) + 1), "cols": 80, "rows": 24,
+        });
+        for (key, value) in more.as_object().expect("an object") {
+            ask[key] = value.clone();
+        }
+        self.say(ask).await;
+        self.told("attached").await
+    }
+
+    /// Output of a channel until it contains `wanted`, acknowledged as it comes; snapshots count as output.
+    pub(crate) async fn expect(&mut self, channel: u16, wanted: &str) -> String {
+        let mut text = String::new();
+        while !text.contains(wanted) {
+            match self.heard().await {
+                Heard::Output(at, offset, bytes) if at == channel => {
+                    self.ack(channel, offset + bytes.len() as u64).await;
+                    text.push_str(&String::from_utf8_lossy(&bytes));
+                }
+                Heard::Picture(at, bytes) if at == channel => text.push_str(&String::from_utf8_lossy(&bytes)),
+                Heard::Closed(code, reason) => panic!("closed with {code} {reason:?}; there was {text:?}"),
+                Heard::Gone => panic!("gone before {wanted:?}; there was {text:?}"),
+                _ => {}
+            }
+        }
+        text
+    }
+}
+
+fn decode(frame: &[u8]) -> Heard {
+    let number = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().expect("eight bytes"));
+    let channel = u16::from_le_bytes([frame[1], frame[2]]);
+    match frame[0] {
+        0x81 => Heard::Output(channel, number(3), frame[11..].to_vec()),
+        0x82 => Heard::Picture(channel, frame[3..].to_vec()),
+        0x83 => Heard::Typed(channel, number(3)),
+        other => panic!("a frame of type {other:#x}"),
+    }
+}

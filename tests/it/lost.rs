@@ -1,0 +1,167 @@
+//! What can't be lost: output and input of sessions over connections that are cut and servers that are killed.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{Heard, Server, Wire, block_on};
+
+/// Connections cut at random points, and servers killed, in the test that does both.
+const CUTS: u32 = 1000;
+const KILLS: u32 = 10;
+
+/// What a client keeps of a session over its connections.
+struct Kept {
+    channel: u16,
+    session: &'static str,
+    life: Option<Value>,
+    /// Everything before it was received.
+    offset: u64,
+    output: Vec<u8>,
+    /// Typed, of which the first `acknowledged` bytes need not be sent again.
+    typed: Vec<u8>,
+    acknowledged: usize,
+    /// How much of it this connection has sent.
+    sent: usize,
+}
+
+impl Kept {
+    fn new(channel: u16, session: &'static str) -> Self {
+        let (output, typed) = (Vec::new(), Vec::new());
+        Self { channel, session, life: None, offset: 0, output, typed, acknowledged: 0, sent: 0 }
+    }
+
+    /// Asks for the session, where it was left.
+    async fn attach(&mut self, wire: &mut Wire) {
+        let mut ask = json!({
+            "type": "attach", "channel": self.channel, "session": self.session, "cols": 80, "rows": 24,
+            "client": format!("{:016x}", 77 + u64::from(self.channel)),
+        });
+        if let Some(life) = &self.life {
+            ask["resume"] = json!({ "life": life, "offset": self.offset });
+        }
+        self.sent = usize::MAX;
+        wire.say(ask).await;
+    }
+
+    async fn send(&mut self, wire: &mut Wire) {
+        if self.sent < self.typed.len() {
+            let (from, to) = (self.sent, self.typed.len());
+            self.sent = to;
+            wire.input(self.channel, from as u64, &self.typed[from..to]).await;
+        }
+    }
+
+    async fn hear(&mut self, wire: &mut Wire, heard: &Heard) {
+        match heard {
+            Heard::Output(channel, offset, bytes) if *channel == self.channel => {
+                assert_eq!(*offset, self.offset, "output goes on where it was left");
+                self.offset += bytes.len() as u64;
+                self.output.extend_from_slice(bytes);
+                wire.ack(self.channel, self.offset).await;
+            }
+            Heard::Typed(channel, seq) if *channel == self.channel => {
+                self.acknowledged = usize::try_from(*seq).expect("a small number");
+            }
+            Heard::Told(told) if told["channel"] == self.channel => match told["type"].as_str() {
+                Some("attached") => {
+                    assert!(self.life.is_none() || self.life.as_ref() == Some(&told["life"]), "the session lives on");
+                    self.life = Some(told["life"].clone());
+                    let arrived = usize::try_from(told["typed"].as_u64().expect("a number")).expect("a small one");
+                    assert!((self.acknowledged..=self.typed.len()).contains(&arrived), "{arrived} arrived");
+                    self.sent = arrived;
+                    self.send(wire).await;
+                }
+                Some("refused" | "reset" | "exited" | "lost") => panic!("{told}"),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Numbers that look random and are the same in every run (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+#[test]
+fn cut_a_thousand_times_and_killed_ten_nothing_is_lost_or_comes_twice() {
+    let Some(mut server) = Server::start() else { return };
+    block_on(async {
+        let project = server.project();
+        let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+        let mut wire = server.wire(&project).await;
+        let (mut lines, mut keys) = (Kept::new(1, "lines"), Kept::new(2, "keys"));
+        lines.typed = b"i=0; while :; do echo line-$i.; i=$((i+1)); [ $((i%20)) = 0 ] && sleep 0.002; done\r".to_vec();
+        keys.typed = b"stty raw -echo; echo rea''dy; exec cat > typed\r".to_vec();
+        lines.attach(&mut wire).await;
+        keys.attach(&mut wire).await;
+        // From here on each byte that is typed goes into the file.
+        while !String::from_utf8_lossy(&keys.output).contains("ready") {
+            let heard = wire.heard().await;
+            lines.hear(&mut wire, &heard).await;
+            keys.hear(&mut wire, &heard).await;
+        }
+        let command = keys.typed.len();
+        drop(wire);
+        for cut in 0..CUTS {
+            if cut % (CUTS / KILLS) == CUTS / KILLS / 2 {
+                server.signal(Signal::KILL);
+                server.ended();
+                server.restart();
+            }
+            let mut wire = server.wire(&project).await;
+            lines.attach(&mut wire).await;
+            keys.attach(&mut wire).await;
+            let mut left = dice.below(12) as i32;
+            while left >= 0 {
+                let heard = wire.heard().await;
+                assert!(!matches!(heard, Heard::Closed(..) | Heard::Gone), "{heard:?}");
+                lines.hear(&mut wire, &heard).await;
+                keys.hear(&mut wire, &heard).await;
+                if matches!(heard, Heard::Told(_)) && dice.below(2) == 0 {
+                    continue;
+                }
+                let key = b'a' + dice.below(26) as u8;
+                keys.typed.push(key);
+                keys.send(&mut wire).await;
+                left -= 1;
+            }
+            // The connection breaks, whatever is on its way.
+            drop(wire.socket.into_inner());
+        }
+        let mut wire = server.wire(&project).await;
+        keys.attach(&mut wire).await;
+        lines.attach(&mut wire).await;
+        let file = server.projects().join(&project).join("workspace/typed");
+        let by = std::time::Instant::now() + crate::harness::DEADLINE;
+        loop {
+            let heard = wire.heard().await;
+            lines.hear(&mut wire, &heard).await;
+            keys.hear(&mut wire, &heard).await;
+            let arrived = std::fs::read(&file).expect("the file is there");
+            if arrived.len() >= keys.typed.len() - command {
+                assert_eq!(String::from_utf8_lossy(&arrived), String::from_utf8_lossy(&keys.typed[command..]));
+                break;
+            }
+            assert!(std::time::Instant::now() < by, "{} of {} keys", arrived.len(), keys.typed.len() - command);
+        }
+        let output = String::from_utf8(lines.output).expect("text");
+        let (_, counted) = output.split_once("line-0.").expect("the first line");
+        let counted = format!("line-0.{counted}");
+        let whole = counted.rsplit_once("\r\n").expect("a line").0;
+        let mut count = 0;
+        for (number, line) in whole.split("\r\n").enumerate() {
+            assert_eq!(line, format!("line-{number}."));
+            count = number;
+        }
+        assert!(count > 1000, "only {count} lines");
+    });
+}
