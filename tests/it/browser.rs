@@ -63,7 +63,7 @@ fn scripts(index: &str) -> Vec<&str> {
 }
 
 /// The folder of the page's sources if all is there to try it, else says what is missing; in CI that is a failure.
-fn web_or_skip(server: &Server) -> Option<PathBuf> {
+pub(crate) fn web_or_skip(server: &Server) -> Option<PathBuf> {
     let web = Path::new(env!("CARGO_MANIFEST_DIR")).join("web");
     let index = block_on(server.ask_with("GET", "/", "", ""));
     let missing = [

@@ -79,6 +79,83 @@ impl Kept {
     }
 }
 
+/// What runs, and what is typed into it, one after the other once this is shown.
+const PROGRAMS: [(&str, &[(&str, &str)]); 5] = [
+    (
+        "vim -u NONE /usr/share/common-licenses/GPL-3",
+        &[("PUBLIC", "20j"), ("", ":set number\r"), ("  1 ", "oa new line\x1b")],
+    ),
+    ("less -N /usr/share/common-licenses/GPL-3", &[("PUBLIC", "ff"), ("", "G"), ("END", "b")]),
+    ("top -d 100", &[("PID", "1")]),
+    ("tmux new 'ls --color=always -l /; exec bash'", &[("usr", "\x02%"), ("│", "echo he''re\r"), ("here", "\x02\"")]),
+    ("ls --color=always -l /usr/bin; printf '\\e[3;7mlook\\e[m \\e[44m\\e[2Kblue\\n'", &[("blue", "ec")]),
+];
+
+#[test]
+fn after_a_kill_the_screen_is_that_of_who_never_left() {
+    let Some(mut server) = Server::start() else { return };
+    let Some(web) = crate::browser::web_or_skip(&server) else { return };
+    block_on(async {
+        for (program, steps) in PROGRAMS {
+            let project = server.project();
+            let mut wire = server.wire(&project).await;
+            let mut whole = Kept::new(1, "main");
+            whole.typed = format!("{program}\r").into_bytes();
+            whole.attach(&mut wire).await;
+            let mut from = 0;
+            for (shown, keys) in steps {
+                while !String::from_utf8_lossy(&whole.output[from..]).contains(shown) {
+                    let heard = wire.heard().await;
+                    whole.hear(&mut wire, &heard).await;
+                }
+                from = whole.output.len();
+                whole.typed.extend_from_slice(keys.as_bytes());
+                whole.send(&mut wire).await;
+            }
+            settle(&mut whole, &mut wire).await;
+            server.signal(Signal::KILL);
+            server.ended();
+            server.restart();
+            let mut wire = server.wire(&project).await;
+            whole.attach(&mut wire).await;
+            settle(&mut whole, &mut wire).await;
+            let mut late = server.wire(&project).await;
+            let attached = late.attach(1, "main", json!({})).await;
+            assert_eq!(attached["started"], false);
+            late.told("reset").await;
+            let mut snapshot = Vec::new();
+            loop {
+                match late.heard().await {
+                    Heard::Picture(1, bytes) => snapshot.extend(bytes),
+                    Heard::Told(told) if told["type"] == "painted" => {
+                        assert_eq!(told["offset"], whole.offset, "{program} was quiet");
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let [one, other] = ["whole", "snapshot"].map(|name| folder.path().join(name));
+            std::fs::write(&one, &whole.output).expect("it is written");
+            std::fs::write(&other, &snapshot).expect("it is written");
+            let compared = std::process::Command::new("node")
+                .arg(web.join("test/same.mjs"))
+                .args(["80", "24"])
+                .args([&one, &other])
+                .output()
+                .expect("node runs");
+            assert!(compared.status.success(), "{program}: {}", String::from_utf8_lossy(&compared.stderr));
+        }
+    });
+}
+
+/// Hears until a program has been quiet for a while.
+async fn settle(kept: &mut Kept, wire: &mut Wire) {
+    while let Ok(heard) = tokio::time::timeout(std::time::Duration::from_millis(700), wire.heard()).await {
+        kept.hear(wire, &heard).await;
+    }
+}
+
 /// Numbers that look random and are the same in every run (xorshift).
 struct Dice(u64);
 

@@ -8,8 +8,8 @@ use sandbox::control::Exit;
 
 use super::dialect::{Dialect, Said, Words};
 use super::pulse::{End, Pulse};
-use crate::session::{Attachment, Output};
 use crate::screen::RESET;
+use crate::session::{Attachment, Output};
 use crate::ws::{CloseCode, OUTPUT_BYTES_MAX, Received, Socket, close};
 
 /// A WebSocket with one session.
