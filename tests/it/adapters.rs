@@ -1,4 +1,5 @@
-//! Clients of other servers, written from those servers' public documents: ttyd's `tty` and Kubernetes' exec.
+//! Clients of other servers, written from those servers' public documents: ttyd's `tty`, Kubernetes' exec, and asciinema's
+//! player.
 
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
@@ -90,5 +91,51 @@ fn kubernetes_clients_are_understood() {
         let path = format!("/ws/terminal/{project}/?token={}&command=ls", server.token);
         let refused = server.upgrade(&path, &[("sec-websocket-protocol", "v5.channel.k8s.io")]).await.err();
         assert!(refused.is_some_and(|refused| refused.status == 400 && refused.body.contains("tty must be true")));
+    });
+}
+
+/// The next event of a live stream: its kind and what follows.
+async fn event(terminal: &mut Terminal) -> (u8, Vec<u8>) {
+    loop {
+        match terminal.message().await {
+            Some(Message::Binary(bytes)) => return (bytes[0], bytes[1..].to_vec()),
+            Some(Message::Ping(_)) => {}
+            other => panic!("{other:?} instead of an event"),
+        }
+    }
+}
+
+#[test]
+fn a_session_is_looked_at_live_by_asciinemas_player() {
+    let Some(server) = Server::start() else { return };
+    block_on(async {
+        let project = server.project();
+        let path = format!("/ws/terminal/{project}/?token={}", server.token);
+        let offered = [("sec-websocket-protocol", "v1.alis, v2.asciicast, raw")];
+        let refused = server.upgrade(&path, &offered).await.err().expect("nothing runs");
+        assert_eq!(refused.status, 404);
+        let mut shell = server.prompt(&project, "").await;
+        shell.run("echo before").await;
+        let mut player = server.upgrade(&path, &offered).await.expect("it is upgraded");
+        assert_eq!(event(&mut player).await, (b'A', b"LiS\x01".to_vec()));
+        assert_eq!(event(&mut player).await.0, 1, "it begins with the size");
+        let mut shown = String::new();
+        shell.send("echo af''ter\r").await;
+        while !shown.contains("after\r\n") {
+            let (kind, bytes) = event(&mut player).await;
+            assert_eq!(kind, b'o');
+            shown.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        assert!(shown.contains("before"));
+        player.send_message(Message::text("touch typed\r")).await;
+        assert_eq!(shell.run("ls").await, "");
+        shell.send("exit 3\r").await;
+        loop {
+            match event(&mut player).await {
+                (b'x', bytes) => break assert_eq!(bytes.last(), Some(&3)),
+                (kind, _) => assert_eq!(kind, b'o'),
+            }
+        }
+        assert_eq!(player.closed().await.0, 1000);
     });
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use sandbox::control::{Exit, Size};
 
+use crate::screen::RESET;
 use crate::ws::{CloseFrame, Message};
 
 /// Messages of the dialect's own, in their order.
@@ -37,7 +38,14 @@ pub(super) trait Dialect: Send {
     }
 
     /// A snapshot begins: what was left of the output before means nothing any more.
-    fn reset(&mut self) {}
+    fn reset(&mut self, _size: Size) -> Option<Message> {
+        self.output([self.head(), RESET].concat())
+    }
+
+    /// The session has this size from here on.
+    fn resized(&mut self, _size: Size) -> Option<Message> {
+        None
+    }
 
     /// Whether the client takes output now.
     fn takes_output(&self) -> bool {

@@ -1,9 +1,10 @@
 //! `/ws/terminal/<project>/`: terminals over a WebSocket. `docs/protocol.md` says what is spoken.
 //!
-//! `single` is the task that serves a client of one session, in a `dialect`: `plain` without a subprotocol, or what `ttyd` and
-//! `kubernetes` have; `wish` is what such a client may ask for. `multi` is the task of one that speaks `cloister.v1`, with a
+//! `single` is the task that serves a client of one session, in a `dialect`: `plain` without a subprotocol, or what the clients
+//! of `ttyd`, `kubernetes` and asciinema (`alis`) have; `wish` is what such a client may ask for. `multi` is the task of one that speaks `cloister.v1`, with a
 //! `hold` for each session. Here they are brought together, and whatever can fail fails before the upgrade.
 
+mod alis;
 mod dialect;
 mod hold;
 mod kubernetes;
@@ -116,11 +117,14 @@ struct One {
 
 async fn attach_one(context: &Context, id: &ProjectId, wish: Wish) -> Result<One> {
     let client = random().map_err(failed)?;
-    let Wish { session, size, command, dialect } = wish;
+    let Wish { session, size, command, role, dialect } = wish;
     let own = session.is_none().then(|| SessionName::parse(&format!("exec-{client:016x}")).expect("it is short"));
     let session = session.or_else(|| own.clone()).expect("it is one or the other");
+    if role == Role::Viewer && !context.projects.sessions(id).contains(&session) {
+        return Err(Refusal::NoSession(format!("project {id} has no session {session}, and who looks starts none")));
+    }
     let opened = context.projects.attach(id, &session, size.unwrap_or(Size::DEFAULT), &command, client).await?;
-    let who = Who { client, role: Role::Writer, size, bell: Arc::default(), acks: false };
+    let who = Who { client, role, size, bell: Arc::default(), acks: false };
     let start = if opened.started { Start::Resume(0) } else { Start::Snapshot };
     let mut attachment = Attachment::new(opened.hold, start, who).map_err(failed)?;
     if let Some(size) = size {

@@ -1,9 +1,10 @@
 //! Plain mode: a message in is typed, output comes out as it is, or as text.
 
 use bytes::Bytes;
-use sandbox::control::Exit;
+use sandbox::control::{Exit, Size};
 
 use super::dialect::{Dialect, Said, Words};
+use crate::screen::RESET;
 use crate::session::Utf8;
 use crate::ws::{CloseFrame, Message};
 
@@ -40,8 +41,9 @@ impl Dialect for Plain {
         (!text.is_empty()).then(|| Message::Text(text.into()))
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, _size: Size) -> Option<Message> {
         self.utf8 = Utf8::default();
+        self.output(RESET.to_vec())
     }
 
     fn farewell(&mut self, _exit: Exit) -> Words {

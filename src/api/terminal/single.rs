@@ -8,9 +8,8 @@ use sandbox::control::Exit;
 
 use super::dialect::{Dialect, Said, Words};
 use super::pulse::{End, Pulse};
-use crate::screen::RESET;
 use crate::session::{Attachment, Output};
-use crate::ws::{CloseCode, OUTPUT_BYTES_MAX, Received, Socket, close};
+use crate::ws::{CloseCode, Message, OUTPUT_BYTES_MAX, Received, Socket, close};
 
 /// A WebSocket with one session.
 pub(super) struct Client {
@@ -120,18 +119,20 @@ impl Client {
         match output {
             Output::Bytes { .. } | Output::Picture => {
                 let whole = self.output.len() == OUTPUT_BYTES_MAX;
-                let bytes = std::mem::take(&mut self.output);
-                self.send(bytes)?;
+                let message = self.dialect.output(std::mem::take(&mut self.output));
+                self.send(message)?;
                 Ok(if whole { Pace::Yield } else { Pace::On })
             }
             Output::Room => Ok(Pace::On),
-            Output::Reset(_) => {
-                self.dialect.reset();
-                self.output = [self.dialect.head(), RESET].concat();
-                let bytes = std::mem::take(&mut self.output);
-                self.send(bytes).map(|()| Pace::On)
+            Output::Reset(size) => {
+                let message = self.dialect.reset(size);
+                self.send(message).map(|()| Pace::On)
             }
-            Output::Resized(_) | Output::Painted { .. } => Ok(Pace::On),
+            Output::Resized(size) => {
+                let message = self.dialect.resized(size);
+                self.send(message).map(|()| Pace::On)
+            }
+            Output::Painted { .. } => Ok(Pace::On),
             Output::Ended(exit) => {
                 self.words.extend(self.dialect.farewell(exit));
                 // What doesn't go out at once is the last that can fail to arrive.
@@ -147,15 +148,14 @@ impl Client {
         }
     }
 
-    fn send(&mut self, bytes: Vec<u8>) -> std::result::Result<(), End> {
-        let message = self.dialect.output(bytes);
-        message.map_or(Ok(()), |message| self.socket.send(message)).map_err(|_| End::Lost)
-    }
-
     /// Sends the next of the dialect's own words.
     fn say_next(&mut self) -> std::result::Result<(), End> {
         let word = self.words.pop_front();
-        word.map_or(Ok(()), |word| self.socket.send(word)).map_err(|_| End::Lost)
+        self.send(word)
+    }
+
+    fn send(&mut self, message: Option<Message>) -> std::result::Result<(), End> {
+        message.map_or(Ok(()), |message| self.socket.send(message)).map_err(|_| End::Lost)
     }
 
     fn ask_for_life(&mut self) -> std::result::Result<Pace, End> {

@@ -3,6 +3,7 @@
 
 use sandbox::control::{SessionName, Size};
 
+use super::alis::{self, Alis};
 use super::dialect::Dialect;
 use super::kubernetes::{self, Kubernetes};
 use super::plain::Plain;
@@ -10,9 +11,10 @@ use super::ttyd::{self, Ttyd};
 use crate::api::Query;
 use crate::api::reject::{Refusal, Result};
 use crate::api::sessions::session_name;
+use crate::wire::Role;
 
 /// The subprotocols of one session.
-pub(super) const PROTOCOLS: [&str; 2] = [ttyd::PROTOCOL, kubernetes::PROTOCOL];
+pub(super) const PROTOCOLS: [&str; 3] = [ttyd::PROTOCOL, kubernetes::PROTOCOL, alis::PROTOCOL];
 
 /// What a client wishes.
 pub(super) struct Wish {
@@ -21,6 +23,7 @@ pub(super) struct Wish {
     pub(super) size: Option<Size>,
     /// What to run in a new session; empty is the shell.
     pub(super) command: Vec<String>,
+    pub(super) role: Role,
     pub(super) dialect: Box<dyn Dialect>,
 }
 
@@ -33,17 +36,32 @@ impl Wish {
         let asked = size(number("cols", cols, usual_cols)?, number("rows", rows, usual_rows)?)?;
         let binary = either("frames", frames, ["text", "binary"])?;
         let lines = either("input", input, ["keys", "line"])?;
-        let (size, dialect) = (some.then_some(asked), Box::new(Plain::new(binary, lines)));
-        Ok(Self { session: Some(name(session)?), size, command: Vec::new(), dialect })
+        let dialect = Box::new(Plain::new(binary, lines));
+        Ok(Self { size: some.then_some(asked), ..Self::of(session, Role::Writer, dialect)? })
     }
 
     /// With one of [`PROTOCOLS`].
     pub(super) fn with(subprotocol: &str, query: &Query, project: &str) -> Result<Self> {
-        if subprotocol == ttyd::PROTOCOL {
-            let [session] = once(query, ["session"])?;
-            let dialect = Box::new(Ttyd::new(project.to_owned()));
-            return Ok(Self { session: Some(name(session)?), size: None, command: Vec::new(), dialect });
+        match subprotocol {
+            ttyd::PROTOCOL => {
+                let [session] = once(query, ["session"])?;
+                Self::of(session, Role::Writer, Box::new(Ttyd::new(project.to_owned())))
+            }
+            alis::PROTOCOL => {
+                let [session] = once(query, ["session"])?;
+                Self::of(session, Role::Viewer, Box::new(Alis::new()))
+            }
+            _ => Self::exec(query),
         }
+    }
+
+    /// A session by its name, as it is.
+    fn of(session: Option<&str>, role: Role, dialect: Box<dyn Dialect>) -> Result<Self> {
+        Ok(Self { session: Some(name(session)?), size: None, command: Vec::new(), role, dialect })
+    }
+
+    /// What `kubectl exec` asks for.
+    fn exec(query: &Query) -> Result<Self> {
         let (command, rest): (Query, Query) = query.iter().cloned().partition(|(key, _)| key == "command");
         let command: Vec<String> = command.into_iter().map(|(_, word)| word).collect();
         let [session, tty, stdin, stdout, stderr, _container] =
@@ -57,8 +75,9 @@ impl Wish {
         if session.is_some() && !command.is_empty() {
             return Err(Refusal::Malformed("session and command exclude each other".to_owned()));
         }
-        let session = if command.is_empty() { Some(name(session)?) } else { None };
-        Ok(Self { session, size: None, command, dialect: Box::new(Kubernetes) })
+        let shared = command.is_empty();
+        let wish = Self::of(session, Role::Writer, Box::new(Kubernetes))?;
+        Ok(Self { session: wish.session.filter(|_| shared), command, ..wish })
     }
 
     /// Refuses wishes where a subprotocol has other ways to say them.
@@ -153,7 +172,8 @@ mod tests {
         assert_eq!(wish.session.unwrap().as_str(), "a_B-1");
         assert_eq!(wish.size, Some(Size { cols: 100, rows: 24 }));
         let wish = Wish::with("tty", &query(&[("session", "x")]), "demo").unwrap();
-        assert_eq!(wish.session.unwrap().as_str(), "x");
+        assert_eq!((wish.session.unwrap().as_str(), wish.role), ("x", Role::Writer));
+        assert_eq!(Wish::with("v1.alis", &query(&[]), "demo").unwrap().role, Role::Viewer);
         let exec = [("command", "echo"), ("command", "a b"), ("tty", "true"), ("stdin", "1"), ("container", "c")];
         let wish = Wish::with("v5.channel.k8s.io", &query(&exec), "demo").unwrap();
         assert_eq!((wish.session, wish.command), (None, vec!["echo".to_owned(), "a b".to_owned()]));
