@@ -74,6 +74,57 @@ impl Client {
         Ok(())
     }
 
+    /// Types, and reads until `wanted` has come.
+    pub(crate) fn until(&mut self, text: &str, wanted: &[u8]) -> anyhow::Result<()> {
+        self.socket.send(Message::binary(text.as_bytes().to_vec()))?;
+        // Of a flood only the end is looked at, where each piece was appended.
+        while !self.seen.windows(wanted.len()).any(|end| end == wanted) {
+            self.seen.drain(..self.seen.len().saturating_sub(wanted.len()));
+            self.receive()?;
+        }
+        let at = self.seen.windows(wanted.len()).position(|end| end == wanted).unwrap_or_default();
+        self.seen.drain(..at + wanted.len());
+        Ok(())
+    }
+
+    /// Types, and reads as fast as it can while `more` says so.
+    pub(crate) fn read_while(&mut self, bytes: &'static [u8], more: impl Fn() -> bool) -> anyhow::Result<()> {
+        self.type_in(bytes)?;
+        while more() {
+            self.receive()?;
+            self.seen.clear();
+        }
+        Ok(())
+    }
+
+    /// Starts a flood, types ^C in its midst, and gives the time until the prompt comes over a network that takes so many
+    /// bytes a second.
+    pub(crate) fn interrupt(&mut self, flood: Duration, bytes_per_s: f64, piece: usize) -> anyhow::Result<Duration> {
+        self.type_in(b"yes\r")?;
+        let began = std::time::Instant::now();
+        let mut pressed: Option<std::time::Instant> = None;
+        let mut buffer = vec![0; piece];
+        loop {
+            let turn = std::time::Instant::now();
+            ensure!(turn - began < flood + DEADLINE, "^C never shows");
+            if pressed.is_none() && turn - began >= flood {
+                pressed = Some(turn);
+                self.type_in(b"\x03")?;
+            }
+            let count = self.socket.get_mut().read(&mut buffer)?;
+            self.seen.extend_from_slice(&buffer[..count]);
+            if let Some(pressed) = pressed
+                && is_prompt(&self.seen)
+            {
+                self.seen.clear();
+                return Ok(pressed.elapsed());
+            }
+            self.seen.drain(..self.seen.len().saturating_sub(200));
+            let due = Duration::from_secs_f64(count as f64 / bytes_per_s);
+            std::thread::sleep(due.saturating_sub(turn.elapsed()));
+        }
+    }
+
     /// Types, and reads until the session ends.
     pub(crate) fn until_closed(&mut self, bytes: &'static [u8]) -> anyhow::Result<()> {
         self.type_in(bytes)?;
@@ -126,7 +177,8 @@ impl Api {
     }
 }
 
-fn connect(address: &Address) -> anyhow::Result<TcpStream> {
+/// A TCP connection.
+pub(crate) fn connect(address: &Address) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(address.socket)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(DEADLINE))?;

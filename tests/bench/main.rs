@@ -2,7 +2,7 @@
 //! promise is kept.
 //!
 //! [`server`] is what is measured, from outside, as its users meet it; [`peers`] and [`relay`] are what it is measured
-//! against; [`cells`], [`echo`], [`idle`] and [`leaks`] measure; [`report`] tells. It knows nothing of the inside.
+//! against; [`cells`], [`echo`], [`streams`], [`idle`] and [`leaks`] measure; [`report`] tells. It knows nothing of the inside.
 
 mod cells;
 mod client;
@@ -15,7 +15,9 @@ mod relay;
 mod report;
 mod samples;
 mod server;
+mod streams;
 mod tty;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -26,10 +28,10 @@ use peers::Peers;
 use report::Report;
 use server::Server;
 
-const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [idle] [leaks]";
+const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [streams] [idle] [leaks]";
 
 /// The parts of a run, in their order: those that measure time come first, in a server that has done nothing else.
-const PARTS: [&str; 4] = ["cells", "echo", "idle", "leaks"];
+const PARTS: [&str; 5] = ["cells", "echo", "streams", "idle", "leaks"];
 
 /// What is asked for.
 #[derive(Debug)]
@@ -103,6 +105,7 @@ fn bench(options: &Options) -> anyhow::Result<bool> {
         match part {
             "cells" => cells::measure(&server, &peers, options.count(100), &mut report)?,
             "echo" => echo::measure(&server, &peers, options.count(20), &mut report)?,
+            "streams" => streams::measure(&server, &peers, &folder, options.count(10), &mut report)?,
             "idle" => idle::measure(&server, options.count(10), &mut report)?,
             _ => leaks::measure(&server, options.count(1000), &mut report)?,
         }

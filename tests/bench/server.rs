@@ -88,6 +88,11 @@ impl Server {
         Ok(server)
     }
 
+    /// A project's workspace.
+    pub(crate) fn workspace(&self, project: &str) -> PathBuf {
+        self.places.projects.join(project).join("workspace")
+    }
+
     /// A connection on which a project's cell can be told to stop.
     pub(crate) fn stop(&self, project: &str) -> anyhow::Result<Api> {
         Api::connect(&self.address, "POST", &format!("/api/projects/{project}/stop"))
