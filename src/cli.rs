@@ -65,6 +65,9 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Attach this terminal to a session of a running server
     ///
+    /// The session outlives this terminal, and both outlive the connection: when it breaks or the server restarts, the
+    /// window's title says so, what is typed meanwhile arrives later, and the output goes on where it was.
+    ///
     /// Exits with the program's status, 128 + n if signal n killed it, 0 after detaching, or 125 if cloister itself failed.
     Attach(AttachOptions),
     /// Say what this machine offers and lacks for cells, each with its remedy
@@ -182,6 +185,12 @@ pub(crate) struct AttachOptions {
     /// Session within the project
     #[arg(long, value_name = "NAME", default_value = "main")]
     pub(crate) session: String,
+    /// See the session without typing into it or changing its size; one that doesn't run isn't started
+    #[arg(long)]
+    pub(crate) view: bool,
+    /// List the project's sessions and who is attached instead
+    #[arg(long, conflicts_with_all = ["session", "view"])]
+    pub(crate) ls: bool,
     /// The server, as http:// and an address [default: the configured `listen` address]
     #[arg(long, env = "CLOISTER_URL")]
     pub(crate) url: Option<String>,

@@ -4,6 +4,8 @@
 //! doesn't know where the bytes go.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +18,11 @@ use tokio::time::Instant;
 /// Most bytes read at once: a paste in few pieces.
 const INPUT_BYTES_MAX: usize = 16 * 1024;
 
-/// Pieces on their way between a thread and the relay, in each direction: one to work on, one to come.
+/// Pieces on their way from the thread that reads: one to work on, one to come.
 const PIECES_MAX: usize = 2;
+
+/// Most that waits to be written before more is taken, in bytes: one piece to work on, one to come.
+const OUTPUT_WAITING_BYTES_MAX: usize = 64 * 1024;
 
 /// What a terminal's end of input is typed as.
 const END_OF_INPUT: u8 = 4;
@@ -131,7 +136,11 @@ impl Input {
 /// Where output goes.
 #[derive(Debug)]
 pub(crate) struct Output {
-    pieces: mpsc::Sender<Bytes>,
+    /// Bounded by who puts: it looks at what is unwritten first.
+    pieces: mpsc::UnboundedSender<Bytes>,
+    /// The lengths of what was written.
+    written: mpsc::UnboundedReceiver<usize>,
+    unwritten: usize,
     /// How writing ended; `None` once that was told.
     ended: Option<oneshot::Receiver<io::Result<()>>>,
     terminal: bool,
@@ -140,7 +149,8 @@ pub(crate) struct Output {
 impl Output {
     /// Starts to write.
     pub(crate) fn start() -> Self {
-        let (pieces, mut receiver) = mpsc::channel::<Bytes>(PIECES_MAX);
+        let (pieces, mut receiver) = mpsc::unbounded_channel::<Bytes>();
+        let (progress, written) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         std::thread::spawn(move || {
             let mut stdout = io::stdout();
@@ -148,42 +158,61 @@ impl Output {
                 while let Some(piece) = receiver.blocking_recv() {
                     stdout.write_all(&piece)?;
                     stdout.flush()?;
+                    // Nobody may want to know any more.
+                    let _ = progress.send(piece.len());
                 }
                 Ok(())
             };
             // The relay may have ended already.
             let _ = end.send(write());
         });
-        Self { pieces, ended: Some(ended), terminal: io::stdout().is_terminal() }
+        Self { pieces, written, unwritten: 0, ended: Some(ended), terminal: io::stdout().is_terminal() }
     }
 
-    /// Waits for room, then has `bytes` written.
+    /// Whether it goes to a terminal, and not to a pipe or a file.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// How many bytes wait to be written.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.unwritten
+    }
+
+    /// Has `bytes` written when their turn comes.
+    pub(crate) fn put(&mut self, bytes: Bytes) {
+        self.unwritten += bytes.len();
+        // Whoever waits for what is written is told if nothing is any more.
+        let _ = self.pieces.send(bytes);
+    }
+
+    /// Waits for room, then has `bytes` written. Nothing of them is if it is dropped.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
-        match self.pieces.send(bytes).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.failure().await),
+        while self.unwritten > OUTPUT_WAITING_BYTES_MAX {
+            std::future::poll_fn(|cx| self.poll_written(cx)).await?;
         }
-    }
-
-    /// Says how things are, on one line that the next one overwrites; without a terminal on standard error.
-    pub(crate) async fn say(&mut self, line: &str) -> io::Result<()> {
-        if self.terminal {
-            return self.write(format!("\r\x1b[K[cloister: {line}]").into()).await;
-        }
-        eprintln!("cloister: {line}");
+        self.put(bytes);
         Ok(())
     }
 
-    /// Clears the terminal for what is shown anew.
-    pub(crate) async fn clear(&mut self) -> io::Result<()> {
-        if self.terminal { self.write(format!("{PLAIN}\x1b[H\x1b[2J").into()).await } else { Ok(()) }
+    /// Ready when less is unwritten than before, or nothing is written any more.
+    pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(length) = ready!(self.written.poll_recv(cx)) {
+            self.unwritten -= length;
+            return Poll::Ready(Ok(()));
+        }
+        let told = match self.ended.as_mut() {
+            Some(ended) => ready!(Pin::new(ended).poll(cx)),
+            None => Ok(Ok(())),
+        };
+        self.ended = None;
+        Poll::Ready(Err(told.ok().and_then(Result::err).unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())))
     }
 
     /// Leaves a program that goes on, or that ended badly, and with it the state it brought the terminal into.
-    /// A terminal that takes nothing at the moment stays as it is.
-    pub(crate) fn make_plain(&self) {
+    pub(crate) fn make_plain(&mut self) {
         if self.terminal {
-            let _ = self.pieces.try_send(format!("{PLAIN}\r\n").into());
+            self.put(format!("{PLAIN}\r\n").into());
         }
     }
 
@@ -203,16 +232,6 @@ impl Output {
             ended = ended => ended.unwrap_or(Ok(())),
             () = given_up => Ok(()),
         }
-    }
-
-    /// Why nothing is written any more.
-    async fn failure(&mut self) -> io::Error {
-        let told = match self.ended.as_mut() {
-            Some(ended) => ended.await,
-            None => Ok(Ok(())),
-        };
-        self.ended = None;
-        told.ok().and_then(Result::err).unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 

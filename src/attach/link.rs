@@ -1,220 +1,211 @@
-//! One connection to a session: opened, relayed to this terminal until it ends, and what its end means.
+//! One connection to a session: opened where the one before it broke, and served until it ends. What has to outlive it is
+//! in `Kept`.
 
+use std::convert::Infallible;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
-use http::StatusCode;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use sandbox::control::Size;
-use tokio::sync::watch;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::keys::DetachKeys;
-use super::target::{Opened, Target};
-use crate::tty::{Event, Events, Input, Output, PIPE_SIGNAL, Raw, size};
+use super::end::{End, Failure};
+use super::kept::{Kept, Wish};
+use super::socket::{Heard, Socket};
+use super::target::Target;
+use crate::wire::{Ask, Channel, Hex, Tell, ToServer};
 
-/// Longest silence of a server, which sends a ping every 20 s: beyond it the link is lost.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// The only channel that is used.
+const CHANNEL: Channel = Channel(1);
 
-/// Longest wait for the last words of a connection.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often the server is asked for a sign of life, and how long it may give none: a lost packet is sent again by then.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// Largest message from the server in bytes, several times what it sends.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Longest wait until a session is attached to; its cell may have to be started, and the server gives up after a minute.
+const ATTACH_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Why a link couldn't be opened.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// Nobody answers: it may be different soon.
-    Unreachable(String),
-    /// The server said no.
-    Refused(String),
-}
+/// Longest wait for what was typed last to arrive, and for the goodbye to go out.
+const LEAVE_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Why a link ended.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The session's program ended with this status, a signal counted as a shell does.
-    Exited(u8),
-    /// The keys were typed.
-    Detached,
-    /// This process was asked to end by a signal.
-    Signalled(u8),
-    /// The connection broke, or the server restarts: it may be opened again.
-    Lost(String),
-    /// The server ended it for good, or standard output is gone.
-    Failed(String),
-}
-
-impl End {
-    /// Standard output takes no more.
-    pub(super) fn output(error: std::io::Error) -> Self {
-        match error.kind() {
-            std::io::ErrorKind::BrokenPipe => Self::Signalled(PIPE_SIGNAL),
-            _ => Self::Failed(format!("write to standard output: {error}")),
-        }
-    }
-}
-
-/// What a relay needs of this terminal; it outlives links.
-#[derive(Debug)]
-pub(super) struct Terminal {
-    pub(super) raw: Raw,
-    pub(super) input: Input,
-    pub(super) output: Output,
-    pub(super) events: Events,
-    pub(super) keys: DetachKeys,
-}
-
-/// An open connection to a session.
+/// A hold on a session over a connection.
 #[derive(Debug)]
 pub(super) struct Link {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
-    size: Option<Size>,
+    socket: Socket,
+    /// Which of all that had the session's name.
+    pub(super) life: Hex,
+    /// How much was typed and sent, on this connection or before.
+    sent: u64,
+    /// Up to where output was acknowledged.
+    acked: u64,
+    /// The size that the server knows.
+    size: Size,
+    pings: Interval,
+    ping: Ping,
+    heard: Instant,
+}
+
+/// Signs of life that were asked for.
+#[derive(Debug)]
+struct Ping {
+    id: u64,
+    due: bool,
 }
 
 impl Link {
-    /// Connects and attaches, at this terminal's size.
-    pub(super) async fn open(target: &Target) -> Result<Self, Failure> {
-        let size = size();
-        match target.open(size).await {
-            Ok(Opened::Socket(io)) => {
-                let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX));
-                let socket = WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await;
-                Ok(Self { socket, size })
-            }
-            Ok(Opened::Refused(status, text)) => Err(refusal(target, status, &text)),
-            Err(error) => Err(Failure::Unreachable(format!("{error:#}"))),
+    /// Connects and attaches.
+    pub(super) async fn open(target: &Target, wish: &Wish) -> Result<Self, Failure> {
+        let mut socket = Socket::over(target.open().await?).await;
+        let attached = tokio::time::timeout(ATTACH_WAIT_MAX, attach(&mut socket, wish)).await;
+        let (life, typed) = attached.unwrap_or_else(|_| Err(Failure::Unable("no answer in time".to_owned())))?;
+        let mut pings = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            socket,
+            life,
+            sent: typed,
+            acked: wish.offset.unwrap_or(0),
+            size: wish.size,
+            pings,
+            ping: Ping { id: 0, due: false },
+            heard: Instant::now(),
+        })
+    }
+
+    /// How much of what was typed has arrived on earlier connections.
+    pub(super) fn typed(&self) -> u64 {
+        self.sent
+    }
+
+    /// Moves everything along; ready when it ends.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, kept: &mut Kept) -> Poll<End> {
+        match self.poll_turns(cx, kept) {
+            Poll::Ready(Err(end)) => Poll::Ready(end),
+            _ => Poll::Pending,
         }
     }
 
-    /// Relays between the session and the terminal until one of them ends it.
-    pub(super) async fn relay(self, target: &Target, terminal: &mut Terminal) -> End {
-        let Terminal { raw, input, output, events, keys } = terminal;
-        let (mut sink, mut stream) = self.socket.split();
-        let (resized, mut sizes) = watch::channel(self.size);
-        let up = async {
-            loop {
-                let (bytes, detached) = tokio::select! {
-                    piece = input.next() => match piece {
-                        Some(piece) => keys.typed(&piece),
-                        None => return End::Signalled(1),
-                    },
-                    held = keys.given_up() => (held, false),
-                };
-                if !bytes.is_empty() && sink.send(Message::binary(bytes)).await.is_err() {
-                    // The other direction knows why.
-                    std::future::pending::<()>().await;
-                }
-                if detached {
-                    return End::Detached;
-                }
+    /// Sees that what was typed has arrived, and says goodbye; without much patience.
+    pub(super) async fn leave(mut self, kept: &mut Kept) {
+        let arrived = std::future::poll_fn(|cx| match self.poll(cx, kept) {
+            Poll::Pending if kept.typed.kept() > 0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+        let _ = tokio::time::timeout(LEAVE_WAIT_MAX, arrived).await;
+        self.close().await;
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(self) {
+        let _ = tokio::time::timeout(LEAVE_WAIT_MAX, self.socket.close("detached")).await;
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>, kept: &mut Kept) -> Poll<Result<Infallible, End>> {
+        loop {
+            if let Poll::Ready(end) = kept.shown.poll(cx) {
+                return Poll::Ready(Err(end));
             }
-        };
-        let down = async {
-            loop {
-                let bytes = match tokio::time::timeout(SILENCE_MAX, stream.next()).await {
-                    Err(_) => return End::Lost("the server is silent".to_owned()),
-                    Ok(None) => return End::Lost("the connection ended".to_owned()),
-                    Ok(Some(Err(error))) => return End::Lost(error.to_string()),
-                    Ok(Some(Ok(Message::Close(frame)))) => return closed(frame.as_ref()),
-                    Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
-                    Ok(Some(Ok(Message::Text(text)))) => text.into(),
-                    Ok(Some(Ok(_))) => continue,
-                };
-                if let Err(error) = output.write(bytes).await {
-                    return End::output(error);
-                }
+            self.poll_speak(cx, kept)?;
+            if !kept.shown.has_room() {
+                // It isn't listened to at the moment.
+                self.heard = Instant::now();
+            } else if let Poll::Ready(heard) = self.socket.poll_heard(cx)? {
+                self.heard = Instant::now();
+                self.take(heard, kept)?;
+                continue;
             }
-        };
-        let around = async {
-            loop {
-                match events.next().await {
-                    Event::Ended(signal) => return End::Signalled(signal),
-                    Event::Resized => {}
-                    // Without the terminal there is nothing to bring back, and a signal comes next.
-                    Event::Continued => drop(raw.enter_again()),
-                }
-                resized.send_if_modified(|known| std::mem::replace(known, size()) != *known);
+            std::task::ready!(self.pings.poll_tick(cx));
+            if self.heard.elapsed() >= SILENCE_MAX {
+                return Poll::Ready(Err(End::Lost("the server is silent".to_owned())));
             }
-        };
-        let resizing = async {
-            while sizes.changed().await.is_ok() {
-                let size = *sizes.borrow_and_update();
-                if let Some(size) = size
-                    && let Err(error) = target.resize(size).await
-                {
-                    tracing::debug!("failed to tell the size: {error:#}");
-                }
+            self.ping.due = true;
+        }
+    }
+
+    /// Says what there is to say, as long as there is room for it.
+    fn poll_speak(&mut self, cx: &mut Context<'_>, kept: &Kept) -> Result<(), End> {
+        while let Poll::Ready(ready) = self.socket.poll_ready(cx) {
+            ready?;
+            if !self.speak(kept)? {
+                break;
             }
-            std::future::pending().await
-        };
-        let end = tokio::select! { end = down => end, end = up => end, end = around => end, end = resizing => end };
-        let goodbye = async {
-            let frame = CloseFrame { code: CloseCode::Normal, reason: "detached".into() };
-            // Fails if the server said goodbye first; then the answer to that is waiting to be flushed.
-            let _ = sink.send(Message::Close(Some(frame))).await;
-            sink.flush().await
-        };
-        // A server that doesn't listen any more has no need of a goodbye.
-        let _ = tokio::time::timeout(CLOSE_WAIT_MAX, goodbye).await;
-        end
+        }
+        match self.socket.poll_flushed(cx) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Says one thing; `false` if there is nothing to say.
+    fn speak(&mut self, kept: &Kept) -> Result<bool, End> {
+        if self.size != kept.wish.size {
+            self.size = kept.wish.size;
+            let Size { cols, rows } = self.size;
+            self.socket.ask(&Ask::Resize { channel: CHANNEL, cols, rows })?;
+        } else if let Some(bytes) = kept.typed.next(self.sent) {
+            self.socket.send(ToServer::Input { channel: CHANNEL, seq: self.sent, bytes: &bytes })?;
+            self.sent += bytes.len() as u64;
+        } else if let Some(offset) = kept.shown.ack(self.acked) {
+            self.socket.send(ToServer::Ack { channel: CHANNEL, offset })?;
+            self.acked = offset;
+        } else if std::mem::take(&mut self.ping.due) {
+            self.ping.id += 1;
+            self.socket.ask(&Ask::Ping { id: self.ping.id })?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, heard: Heard, kept: &mut Kept) -> Result<(), End> {
+        match heard {
+            Heard::Output { offset, bytes } => kept.shown.output(offset, bytes)?,
+            Heard::Picture { bytes } => kept.shown.picture(bytes),
+            Heard::Typed { seq } if seq <= self.sent && kept.typed.arrived(seq) => {}
+            Heard::Typed { seq } => return Err(typed_wrongly(seq)),
+            Heard::Tell(Tell::Reset { .. }) => kept.shown.reset(),
+            Heard::Tell(Tell::Painted { offset, .. }) => kept.shown.painted(offset),
+            Heard::Tell(Tell::Title { title, .. }) => kept.shown.entitle(&title),
+            Heard::Tell(Tell::Exited { exit, .. }) => return Err(End::Exited(exit)),
+            Heard::Tell(Tell::Lost { message, .. }) => return Err(End::Failed(message.escape_debug().to_string())),
+            // The size is the window's, and bells and folders come in the output too.
+            Heard::Tell(_) | Heard::Life => {}
+        }
+        Ok(())
     }
 }
 
-/// What a server means that doesn't let us attach.
-fn refusal(target: &Target, status: StatusCode, body: &[u8]) -> Failure {
-    let message = || {
-        let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-        Some(body.get("error")?.get("message")?.as_str()?.escape_debug().to_string())
-    };
-    let reason = match status {
-        StatusCode::UNAUTHORIZED => "the token is refused: give the right one by CLOISTER_TOKEN or --token".to_owned(),
-        status => message().unwrap_or_else(|| format!("the server at {} answered {status}", target.server())),
-    };
-    if status.is_server_error() { Failure::Unreachable(reason) } else { Failure::Refused(reason) }
+/// The server has more of what was typed than there was, or less than it said before.
+pub(super) fn typed_wrongly(seq: u64) -> End {
+    End::Failed(format!("the server says that {seq} bytes of input have arrived, which can't be"))
 }
 
-/// What the close of a connection means.
-fn closed(frame: Option<&CloseFrame>) -> End {
-    let Some(CloseFrame { code, reason }) = frame else {
-        return End::Lost("the server closed the connection".to_owned());
-    };
-    let reason = reason.as_str().escape_debug().to_string();
-    match code {
-        CloseCode::Normal => match exit_status(&reason) {
-            Some(status) => End::Exited(status),
-            None => End::Failed(reason),
-        },
-        CloseCode::Restart | CloseCode::Away | CloseCode::Again => End::Lost(reason),
-        _ => End::Failed(format!("the server closed the session: {reason} ({})", u16::from(*code))),
+/// Holds the session; gives its life and how much has arrived of what was typed.
+async fn attach(socket: &mut Socket, wish: &Wish) -> Result<(Hex, u64), Failure> {
+    socket.ask(&wish.ask(CHANNEL))?;
+    loop {
+        match socket.heard().await? {
+            Heard::Tell(Tell::Attached { life, started, .. }) if wish.life.is_some_and(|known| known != life) => {
+                if started {
+                    hang_up(socket, wish).await;
+                }
+                return Err(Failure::Refused(format!("session {} has ended meanwhile", wish.session)));
+            }
+            Heard::Tell(Tell::Attached { life, typed, .. }) => return Ok((life, typed)),
+            Heard::Tell(Tell::Refused { message, .. }) => {
+                return Err(Failure::Refused(message.escape_debug().to_string()));
+            }
+            _ => {}
+        }
     }
 }
 
-/// The status in "exited with status N" or "killed by signal N".
-fn exit_status(reason: &str) -> Option<u8> {
-    let number = |beginning| reason.strip_prefix(beginning).and_then(|number: &str| number.parse::<u8>().ok());
-    number("exited with status ").or_else(|| number("killed by signal ")?.checked_add(128))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_close_says_how_the_program_ended_or_whether_to_come_again() {
-        let end =
-            |code: u16, reason: &'static str| closed(Some(&CloseFrame { code: code.into(), reason: reason.into() }));
-        assert!(matches!(end(1000, "exited with status 7"), End::Exited(7)));
-        assert!(matches!(end(1000, "killed by signal 9"), End::Exited(137)));
-        assert!(matches!(end(1000, "exited with status 256"), End::Failed(_)));
-        assert!(matches!(end(1000, "killed by signal 200"), End::Failed(_)));
-        assert!(matches!(end(1012, "server is restarting"), End::Lost(_)));
-        assert!(matches!(end(1011, "the cell ended"), End::Failed(_)));
-        assert!(matches!(closed(None), End::Lost(_)));
-    }
+/// Ends a session that nobody asked for: it was started because the one that was meant is gone.
+async fn hang_up(socket: &mut Socket, wish: &Wish) {
+    let ended = async {
+        socket.ask(&Ask::Close { session: wish.session.clone() })?;
+        while !matches!(socket.heard().await?, Heard::Tell(Tell::Exited { .. } | Tell::Lost { .. })) {}
+        Ok::<_, End>(())
+    };
+    // Its cell may linger a little; what matters is that this ends.
+    let _ = tokio::time::timeout(LEAVE_WAIT_MAX, ended).await;
 }

@@ -1,41 +1,49 @@
 //! `cloister attach`: this terminal as a client of a session on a server, over the same WebSocket as a browser.
 //!
-//! [`target`] is what to attach to, [`link`] one connection to it, [`keys`] the way out. It needs no privilege and no
-//! launcher; when the link is lost it opens another, and says so on one line.
+//! A connection may break at any byte, and nothing is lost or comes twice: [`kept`] is what outlives it, what is [`shown`]
+//! here and what was [`typed`]; [`link`] is one connection, over a [`socket`] to a [`target`]; [`near`] is this side, with the
+//! [`keys`] that are the way out. [`list`] only asks who is there. It needs no privilege and no launcher.
 
+mod end;
+mod kept;
 mod keys;
 mod link;
+mod list;
+mod near;
+mod shown;
+mod socket;
 mod target;
+mod typed;
+mod whole;
 
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use bytes::Bytes;
-use sandbox::control::SessionName;
+use sandbox::control::{Exit, SessionName};
 use sandbox::privilege::ServiceUser;
 use sandbox::spec::ProjectId;
-use tokio::time::Instant;
 
 use crate::cli::AttachOptions;
 use crate::config::Config;
+use crate::session::random;
 use crate::token;
-use crate::tty::{Event, Events, Input, Output, Raw};
+use crate::tty::{Events, Input, Output, Raw};
+use crate::wire::Role;
+use end::{End, Failure};
+use kept::{Kept, Wish};
 use keys::DetachKeys;
-use link::{End, Failure, Link, Terminal};
+use link::Link;
+use near::Near;
 use target::Target;
 
-/// First and longest pause between two attempts to get a lost link back: a restart takes a second, a network longer.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-
-/// How long a link is tried to get back: a reboot is over by then.
-const LOST_MAX: Duration = Duration::from_secs(600);
-
-/// What a key typed while there is no link sounds like: it goes nowhere.
-const BELL: &[u8] = b"\x07";
+/// First and longest pause between two attempts to connect again: a restart takes less than a second, a network longer.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Attaches this terminal to a session until its program ends or the keys are typed.
 pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<ExitCode> {
@@ -45,9 +53,13 @@ pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<Exi
     let keys = DetachKeys::parse(&options.detach_keys).map_err(|reason| anyhow!("--detach-keys: {reason}"))?;
     let keys = if std::io::stdin().is_terminal() { keys } else { DetachKeys::none() };
     let token = options.token.map_or_else(|| owner_token(config), Ok)?;
-    let target = Target::new(&options.url.unwrap_or_else(|| own_server(config)), project, session, &token)?;
+    let target = Target::new(&options.url.unwrap_or_else(|| own_server(config)), project, &token)?;
+    let role = if options.view { Role::Viewer } else { Role::Writer };
+    let wish = Wish::new(session, random()?, role);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(attach(&target, keys))
+    runtime.block_on(async {
+        if options.ls { list::print(&target, &wish).await } else { attach(&target, wish, keys).await }
+    })
 }
 
 /// The token of the server on this machine.
@@ -73,88 +85,75 @@ fn own_server(config: &Config) -> String {
     format!("http://{address}")
 }
 
-async fn attach(target: &Target, keys: DetachKeys) -> anyhow::Result<ExitCode> {
-    let mut link = match Link::open(target).await {
-        Ok(link) => link,
-        Err(Failure::Refused(reason)) => return Err(anyhow!(reason)),
-        Err(Failure::Unreachable(reason)) => {
-            return Err(anyhow!(reason).context(format!(
-                "no server at {}: start it with `cloister serve`, or name another by --url",
-                target.server()
-            )));
-        }
-    };
-    let mut terminal = Terminal {
+async fn attach(target: &Target, wish: Wish, keys: DetachKeys) -> anyhow::Result<ExitCode> {
+    let mut link = Link::open(target, &wish).await.map_err(|failure| failure.at_first(target))?;
+    let mut near = Near {
         events: Events::listen().context("listen for signals")?,
         raw: Raw::enter().context("set the terminal to raw mode")?,
         input: Input::start(),
-        output: Output::start(),
         keys,
     };
+    let mut kept = Kept::new(wish, Output::start());
     let end = loop {
-        match link.relay(target, &mut terminal).await {
-            End::Lost(reason) => match again(target, &mut terminal, reason).await {
+        match serve(&mut near, &mut kept, link).await {
+            End::Lost(reason) => match again(target, &mut near, &mut kept, reason).await {
                 Ok(another) => link = another,
                 Err(end) => break end,
             },
             end => break end,
         }
     };
-    leave(end, terminal).await
+    leave(end, near, kept).await
 }
 
-/// Gets a lost link back, in growing intervals and not for ever.
-async fn again(target: &Target, terminal: &mut Terminal, mut reason: String) -> Result<Link, End> {
-    let deadline = Instant::now() + LOST_MAX;
+/// Serves a connection until it or everything ends.
+async fn serve(near: &mut Near, kept: &mut Kept, mut link: Link) -> End {
+    if let Err(end) = kept.go_on(&link) {
+        return end;
+    }
+    let end = near.until(kept, true, |cx, kept| link.poll(cx, kept)).await.unwrap_or_else(|end| end);
+    match &end {
+        End::Lost(_) => {}
+        End::Detached => link.leave(kept).await,
+        _ => link.close().await,
+    }
+    end
+}
+
+/// Connects again, however long it takes.
+async fn again(target: &Target, near: &mut Near, kept: &mut Kept, mut reason: String) -> Result<Link, End> {
     let mut pause = PAUSE.0;
-    while Instant::now() < deadline {
+    loop {
+        kept.shown.say(&format!("no connection to {} ({reason}), trying again", target.project()));
+        // Of many clients that a server lost not all come at once.
+        let jitter = random().map_or(0.0, |number| number as f64 / u64::MAX as f64);
+        let (wish, wait) = (kept.wish(), pause.mul_f64(1.0 - jitter / 2.0));
+        pause = (2 * pause).min(PAUSE.1);
         let opening = async {
-            tokio::time::sleep(pause).await;
-            Link::open(target).await
+            tokio::time::sleep(wait).await;
+            Link::open(target, &wish).await
         };
-        terminal.output.say(&format!("{reason}; trying again")).await.map_err(End::output)?;
-        match meanwhile(terminal, opening).await? {
+        let mut opening = pin!(opening);
+        let opened = near.until(kept, false, |cx, kept| match kept.shown.poll(cx) {
+            Poll::Ready(end) => Poll::Ready(Err(end)),
+            Poll::Pending => opening.as_mut().poll(cx).map(Ok),
+        });
+        match opened.await?? {
             Ok(link) => {
-                // The session's recent output comes again with a new link.
-                terminal.output.clear().await.map_err(End::output)?;
+                kept.shown.unsay();
                 return Ok(link);
             }
             Err(Failure::Refused(reason)) => return Err(End::Failed(reason)),
-            Err(Failure::Unreachable(why)) => reason = why,
-        }
-        pause = (2 * pause).min(PAUSE.1);
-    }
-    Err(End::Failed(format!("the link was lost and didn't come back: {reason}")))
-}
-
-/// Waits for something while there is no link: keys that don't detach are refused audibly.
-async fn meanwhile<T>(terminal: &mut Terminal, work: impl Future<Output = T>) -> Result<T, End> {
-    tokio::pin!(work);
-    let Terminal { raw, input, output, events, keys } = terminal;
-    loop {
-        tokio::select! {
-            done = &mut work => return Ok(done),
-            event = events.next() => match event {
-                Event::Ended(signal) => return Err(End::Signalled(signal)),
-                // Without the terminal there is nothing to bring back, and a signal comes next.
-                Event::Continued => drop(raw.enter_again()),
-                Event::Resized => {}
-            },
-            piece = input.next(), if !input.is_piped() => {
-                let piece = piece.ok_or(End::Signalled(1))?;
-                let (_, detached) = keys.typed(&piece);
-                if detached {
-                    return Err(End::Detached);
-                }
-                output.write(Bytes::from_static(BELL)).await.map_err(End::output)?;
-            }
+            Err(Failure::Unreachable(why) | Failure::Unable(why)) => reason = why,
         }
     }
 }
 
 /// Gives the terminal back as it was, and says how it ended.
-async fn leave(end: End, terminal: Terminal) -> anyhow::Result<ExitCode> {
-    let Terminal { raw, output, mut events, .. } = terminal;
+async fn leave(end: End, near: Near, kept: Kept) -> anyhow::Result<ExitCode> {
+    let Near { raw, mut events, .. } = near;
+    let unarrived = kept.typed.kept();
+    let mut output = kept.shown.end();
     if !matches!(end, End::Exited(_)) {
         output.make_plain();
     }
@@ -165,12 +164,15 @@ async fn leave(end: End, terminal: Terminal) -> anyhow::Result<ExitCode> {
         _ => end,
     };
     match end {
-        End::Exited(status) => Ok(ExitCode::from(status)),
+        End::Exited(Exit::Code(status)) => Ok(ExitCode::from(status)),
+        End::Exited(Exit::Signal(signal)) | End::Signalled(signal) => Ok(ExitCode::from(128_u8.saturating_add(signal))),
         End::Detached => {
             eprintln!("cloister: detached; the session goes on");
+            if unarrived > 0 {
+                eprintln!("cloister: the last {unarrived} bytes that were typed may not have arrived");
+            }
             Ok(ExitCode::SUCCESS)
         }
-        End::Signalled(signal) => Ok(ExitCode::from(128 + signal)),
         End::Lost(reason) | End::Failed(reason) => Err(anyhow!(reason)),
     }
 }

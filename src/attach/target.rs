@@ -1,23 +1,25 @@
-//! What to attach to: a session of a project on a server, and the token that opens it.
+//! What to attach to: a project's terminals on a server, and the token that opens them.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use sandbox::control::{SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::end::Failure;
+use crate::wire::PROTOCOL;
 
 /// Longest wait for a server to take a connection, or to answer: beyond it, it is as good as down.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -25,28 +27,19 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest text of a refusal in bytes, many times what the server sends.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// What a server says to one who wants to attach.
-pub(super) enum Opened {
-    /// Frames of WebSocket from here on.
-    Socket(TokioIo<Upgraded>),
-    /// No, with a status and a text.
-    Refused(StatusCode, Bytes),
-}
-
-/// A session on a server.
+/// The terminals of a project on a server.
 pub(super) struct Target {
     authority: String,
     host: String,
     port: u16,
     prefix: String,
     project: ProjectId,
-    session: SessionName,
     bearer: HeaderValue,
 }
 
 impl Target {
-    /// Puts it together from the server's address, as `http://host:port`, and a session's name.
-    pub(super) fn new(url: &str, project: ProjectId, session: SessionName, token: &str) -> anyhow::Result<Self> {
+    /// Puts it together from the server's address, as `http://host:port`, and a project.
+    pub(super) fn new(url: &str, project: ProjectId, token: &str) -> anyhow::Result<Self> {
         let uri: Uri =
             url.parse().with_context(|| format!("--url: `{url}` is no address such as http://127.0.0.1:8000"))?;
         match uri.scheme_str() {
@@ -66,7 +59,6 @@ impl Target {
             port: authority.port_u16().unwrap_or(80),
             prefix: uri.path().trim_end_matches('/').to_owned(),
             project,
-            session,
             bearer,
         })
     }
@@ -76,45 +68,54 @@ impl Target {
         &self.authority
     }
 
-    /// Asks for the terminal's WebSocket.
-    pub(super) async fn open(&self, size: Option<Size>) -> anyhow::Result<Opened> {
+    /// The project.
+    pub(super) fn project(&self) -> &ProjectId {
+        &self.project
+    }
+
+    /// Asks for the terminals' WebSocket.
+    pub(super) async fn open(&self) -> Result<TokioIo<Upgraded>, Failure> {
         let key = generate_key();
-        let answer = self.ask(self.terminal(size, &key)).await?;
+        let unreachable = |error: anyhow::Error| Failure::Unreachable(format!("{error:#}"));
+        let answer = self.ask(self.terminal(&key)).await.map_err(unreachable)?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let status = answer.status();
             let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect();
             // A refusal is one without its text, too.
             let body = tokio::time::timeout(ANSWER_WAIT_MAX, body).await.ok().and_then(Result::ok);
-            return Ok(Opened::Refused(status, body.map(|body| body.to_bytes()).unwrap_or_default()));
+            return Err(self.refusal(status, &body.map(|body| body.to_bytes()).unwrap_or_default()));
         }
-        let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT);
-        ensure!(
-            accepted.is_some_and(|accepted| accepted.as_bytes() == derive_accept_key(key.as_bytes()).as_bytes()),
-            "the server's answer is not that of a WebSocket"
-        );
-        Ok(Opened::Socket(TokioIo::new(hyper::upgrade::on(answer).await?)))
+        let says = |name, expected: &str| answer.headers().get(name).is_some_and(|value| value == expected);
+        if !says(SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes())) {
+            return Err(Failure::Refused("the server's answer is not that of a WebSocket".to_owned()));
+        }
+        if !says(SEC_WEBSOCKET_PROTOCOL, PROTOCOL) {
+            return Err(Failure::Refused(format!("the server doesn't speak {PROTOCOL}: it is of another version")));
+        }
+        Ok(TokioIo::new(hyper::upgrade::on(answer).await.map_err(|error| unreachable(error.into()))?))
     }
 
-    /// Tells the server of a new size.
-    pub(super) async fn resize(&self, Size { cols, rows }: Size) -> anyhow::Result<()> {
-        let path = format!("/api/projects/{}/sessions/{}/size", self.project, self.session);
-        let request = self
-            .request(Method::POST, &path)
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(format!(r#"{{"cols":{cols},"rows":{rows}}}"#))))
-            .expect("its parts were checked");
-        let status = self.ask(request).await?.status();
-        ensure!(status.is_success(), "the server answered {status}");
-        Ok(())
+    /// What a server means that doesn't upgrade.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Failure {
+        let message = || {
+            let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+            Some(body.get("error")?.get("message")?.as_str()?.escape_debug().to_string())
+        };
+        let reason = match status {
+            StatusCode::UNAUTHORIZED => {
+                "the token is refused: give the right one by CLOISTER_TOKEN or --token".to_owned()
+            }
+            status => message().unwrap_or_else(|| format!("the server at {} answered {status}", self.server())),
+        };
+        if status.is_server_error() { Failure::Unable(reason) } else { Failure::Refused(reason) }
     }
 
-    fn terminal(&self, size: Option<Size>, key: &str) -> Request<Full<Bytes>> {
-        let size = size.map_or_else(String::new, |Size { cols, rows }| format!("&cols={cols}&rows={rows}"));
-        let path = format!("/ws/terminal/{}/?frames=binary&session={}{size}", self.project, self.session);
-        self.request(Method::GET, &path)
+    fn terminal(&self, key: &str) -> Request<Full<Bytes>> {
+        self.request(Method::GET, &format!("/ws/terminal/{}/", self.project))
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_PROTOCOL, PROTOCOL)
             .header(SEC_WEBSOCKET_KEY, key)
             .body(Full::default())
             .expect("its parts were checked")
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     fn target(url: &str, token: &str) -> anyhow::Result<Target> {
-        Target::new(url, ProjectId::parse("demo").unwrap(), SessionName::main(), token)
+        Target::new(url, ProjectId::parse("demo").unwrap(), token)
     }
 
     #[test]
@@ -164,8 +165,8 @@ mod tests {
 
     #[test]
     fn the_token_stands_in_a_header_alone() {
-        let request = target("http://h:1/p", "secret").unwrap().terminal(Some(Size { cols: 9, rows: 8 }), "key");
-        assert_eq!(request.uri(), "/p/ws/terminal/demo/?frames=binary&session=main&cols=9&rows=8");
+        let request = target("http://h:1/p", "secret").unwrap().terminal("key");
+        assert_eq!(request.uri(), "/p/ws/terminal/demo/");
         assert!(!format!("{request:?}").contains("secret"));
     }
 }

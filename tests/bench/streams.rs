@@ -68,10 +68,9 @@ fn through(server: &Server, relay: &Relay, folder: &Folder, rounds: usize, repor
     theirs.until_prompt()?;
     let (mut our_times, mut their_times) = (Samples::default(), Samples::default());
     for _ in 0..rounds.min(5) {
-        for (client, file, times) in [
-            (&mut ours, Path::new("/workspace/text"), &mut our_times),
-            (&mut theirs, host.as_path(), &mut their_times),
-        ] {
+        for (client, file, times) in
+            [(&mut ours, Path::new("/workspace/text"), &mut our_times), (&mut theirs, host.as_path(), &mut their_times)]
+        {
             let began = Instant::now();
             client.until(&format!("cat {}; echo do''ne\r", file.display()), b"done\r\n")?;
             times.add_time(began.elapsed());

@@ -142,7 +142,9 @@ impl Wire {
 
     /// Says what the terminal has parsed.
     fn parsed(&mut self, end: Option<u64>) -> anyhow::Result<()> {
-        let Some(end) = end.filter(|end| *end >= self.acknowledged + ACK_BYTES || *end < ACK_BYTES) else { return Ok(()) };
+        let Some(end) = end.filter(|end| *end >= self.acknowledged + ACK_BYTES || *end < ACK_BYTES) else {
+            return Ok(());
+        };
         self.acknowledged = end;
         Ok(self.socket.send(Message::binary([&[ACK], &CHANNEL[..], &end.to_le_bytes()].concat()))?)
     }

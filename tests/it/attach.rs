@@ -74,6 +74,9 @@ fn who_detaches_finds_the_same_session_again() {
     assert_eq!(user.status(), "0");
     assert_eq!(user.modes(), modes);
     user.types(&attach);
+    // What was on the screen is on it again.
+    user.expect("mark=kept; tty");
+    user.expect("/dev/pts/0");
     user.expect("$ ");
     user.types("echo is-$mark\r");
     user.expect("is-kept\r\n");
@@ -149,6 +152,22 @@ fn attach_takes_pipes() {
 }
 
 #[test]
+fn a_flood_into_a_pipe_comes_whole() {
+    let Some(server) = Server::start() else { return };
+    let mut user = User::sit_down(&server);
+    let project = server.project();
+    let attach = format!("cloister attach {project} {}", url(server.address));
+    let file = server.projects().join("flood");
+    user.types(&format!("echo 'echo be''gin; seq 1 500000; exit 3' | {attach} > {}\r", file.display()));
+    user.expect_prompt();
+    assert_eq!(user.status(), "3");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (_, flood) = text.split_once("begin\r\n").expect("it began");
+    let numbers = flood.lines().zip(1..).take_while(|(line, number)| *line == number.to_string()).count();
+    assert_eq!(numbers, 500_000);
+}
+
+#[test]
 fn a_signal_ends_the_client_and_not_the_session() {
     let Some(server) = Server::start() else { return };
     let project = server.project();
@@ -169,7 +188,7 @@ fn a_signal_ends_the_client_and_not_the_session() {
 }
 
 #[test]
-fn a_lost_link_is_got_back_with_the_session() {
+fn a_server_that_restarts_is_hardly_noticed() {
     let Some(mut server) = Server::start() else { return };
     let project = server.project();
     let way = Way::to(server.address);
@@ -178,24 +197,140 @@ fn a_lost_link_is_got_back_with_the_session() {
     user.expect("$ ");
     user.types("mark=kept; echo rea''dy\r");
     user.expect("ready\r\n");
+    user.expect("$ ");
     server.signal(Signal::TERM);
-    user.expect("trying again]");
+    // In the window's title, which is put aside for it.
+    user.expect("\x1b[22;2t\x1b]2;cloister: no connection");
+    user.expect("trying again\x07");
     server.ended();
-    // Nothing is taken that would be lost.
-    user.types("x");
-    user.expect("\x07");
+    user.types("echo is-$mark\r");
     server.restart();
     *way.server.lock().unwrap() = server.address;
-    // The screen is cleared, and what was on it comes again.
-    user.expect("\x1b[2J");
-    user.expect("ready\r\n");
-    user.expect("$ ");
-    user.types("echo is-$mark\r");
-    user.expect("is-kept\r\n");
+    let again = user.expect("is-kept\r\n");
+    assert!(again.contains("\x1b[23;2t"), "{again:?}");
+    assert!(!again.contains("ready") && !again.contains("\x1bc"), "nothing comes twice: {again:?}");
 }
 
 #[test]
-fn detaching_works_without_a_link() {
+fn a_server_that_is_killed_costs_neither_output_nor_input() {
+    let Some(mut server) = Server::start() else { return };
+    let project = server.project();
+    let way = Way::to(server.address);
+    let mut user = User::sit_down(&server);
+    user.types(&format!("cloister attach {project} {}\r", url(way.address)));
+    user.expect("$ ");
+    user.types("stty -echo; count() { i=0; while [ $i -lt 300 ]; do echo line-$i.; i=$((i+1)); sleep 0.01; done; echo do''ne; }\r");
+    user.types("count & cat > typed\r");
+    user.expect("line-0.");
+    let mut output = user.expect("line-20.");
+    for keys in ["first\r", "second\r"] {
+        user.types("before-");
+        server.signal(Signal::KILL);
+        output += &user.expect("trying again\x07");
+        server.ended();
+        user.types(keys);
+        server.restart();
+        *way.server.lock().unwrap() = server.address;
+        output += &user.expect("\x1b[23;2t");
+        output += &user.expect("\r\n");
+    }
+    output += &user.expect("done\r\n");
+    user.types("\x04echo en''d\r");
+    user.expect("end\r\n");
+    let numbers: Vec<_> = output.split("line-").skip(1).map(|line| line.split_once('.').expect("whole").0).collect();
+    assert_eq!(numbers, (1..300).map(|number| number.to_string()).collect::<Vec<_>>());
+    let typed = std::fs::read_to_string(server.projects().join(&project).join("workspace/typed")).unwrap();
+    assert_eq!(typed, "before-first\nbefore-second\n");
+}
+
+#[test]
+fn a_paste_while_the_server_is_away_arrives_whole() {
+    let Some(mut server) = Server::start() else { return };
+    let project = server.project();
+    let way = Way::to(server.address);
+    let mut user = User::sit_down(&server);
+    user.types(&format!("cloister attach {project} {}\r", url(way.address)));
+    user.expect("$ ");
+    let paste: String = (0..40_000).map(|number| format!("{number:05}")).collect();
+    user.types(&format!("stty raw -echo; echo rea''dy; head -c {} > typed; stty sane; echo do''ne\r", paste.len()));
+    user.expect("ready");
+    server.signal(Signal::KILL);
+    user.expect("trying again\x07");
+    server.ended();
+    user.types(&paste);
+    server.restart();
+    *way.server.lock().unwrap() = server.address;
+    user.expect("done\r\n");
+    let typed = std::fs::read_to_string(server.projects().join(&project).join("workspace/typed")).unwrap();
+    assert!(typed == paste, "{} bytes of {}", typed.len(), paste.len());
+}
+
+#[test]
+fn a_session_that_is_gone_is_not_replaced_silently() {
+    let Some(mut server) = Server::start() else { return };
+    let project = server.project();
+    let way = Way::to(server.address);
+    let mut user = User::sit_down(&server);
+    user.types(&format!("cloister attach {project} {}\r", url(way.address)));
+    user.expect("$ ");
+    server.signal(Signal::KILL);
+    user.expect("trying again\x07");
+    server.ended();
+    // As after a restart of the machine.
+    assert!(server.command(&["project", "stop", &project]).status().unwrap().success());
+    server.restart();
+    *way.server.lock().unwrap() = server.address;
+    user.expect("cloister: session main has ended meanwhile");
+    user.expect_prompt();
+    assert_eq!(user.status(), "125");
+    let list = server.command(&["project", "ls"]).output().unwrap();
+    assert!(!String::from_utf8(list.stdout).unwrap().contains("main"));
+}
+
+#[test]
+fn who_views_sees_everything_and_types_nothing() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project();
+    let attach = format!("cloister attach {project} {}", url(server.address));
+    let mut viewer = User::sit_down(&server);
+    viewer.types(&format!("{attach} --view\r"));
+    viewer.expect("session main does not run, and a viewer starts none\r\n");
+    viewer.expect_prompt();
+    assert_eq!(viewer.status(), "125");
+    let mut user = User::sit_down(&server);
+    user.types(&format!("{attach}\r"));
+    user.expect("$ ");
+    user.types("echo is-$((6*7))\r");
+    user.expect("is-42\r\n");
+    viewer.types(&format!("{attach} --view\r"));
+    viewer.expect("is-42\r\n");
+    viewer.resizes(60, 20);
+    viewer.types("touch viewer\r\x10\x11");
+    viewer.expect("detached");
+    assert!(!viewer.expect_prompt().contains("may not have arrived"));
+    user.types("ls; stty size\r");
+    assert!(!user.expect("30 100\r\n").contains("viewer"));
+}
+
+#[test]
+fn the_sessions_are_listed_with_who_is_attached() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project();
+    let attach = format!("cloister attach {project} {}", url(server.address));
+    let mut user = User::sit_down(&server);
+    user.types(&format!("{attach} --session build\r"));
+    user.expect("$ ");
+    user.types("\x10\x11");
+    user.expect_prompt();
+    user.types(&format!("{attach}\r"));
+    user.expect("$ ");
+    let listed = server.command(&["attach", &project, "--ls", "--url", &format!("http://{}", server.address)]).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    assert_eq!(listed, "SESSION  ATTACHED (* ITS SIZE COUNTS)\nbuild    -\nmain     writer 100x30*\n");
+}
+
+#[test]
+fn detaching_works_without_a_connection() {
     let Some(mut server) = Server::start() else { return };
     let mut user = User::sit_down(&server);
     let modes = user.modes();
@@ -203,10 +338,13 @@ fn detaching_works_without_a_link() {
     user.expect("$ ");
     server.signal(Signal::TERM);
     server.ended();
-    user.expect("trying again]");
-    user.types("\x10\x11");
+    user.expect("trying again\x07");
+    user.types("ls\x10\x11");
+    user.expect("\x1b[23;2t");
     user.expect("detached");
+    user.expect("the last 2 bytes that were typed may not have arrived\r\n");
     user.expect_prompt();
+    assert_eq!(user.status(), "0");
     assert_eq!(user.modes(), modes);
 }
 
