@@ -26,9 +26,11 @@ export class Ask {
     this.#input.focus();
   }
 
-  /** Puts the form away. */
-  close(): void {
+  /** Puts the form away. Says whether it was there. */
+  close(): boolean {
+    const open = !this.#form.hidden;
     this.#form.hidden = true;
     this.#input.value = "";
+    return open;
   }
 }

@@ -1,28 +1,40 @@
-// The link to a session: a WebSocket that comes back. Knows no terminal and no picture of its state.
+// The link to a project: a WebSocket that comes back, and the channels on it. Knows neither what a session is nor how one looks.
 
 import { backoffMs } from "./backoff";
 import type { Place } from "./place";
-import { askWhy, CLOSE_NORMAL, CLOSE_RESTART, oneLine, terminalUrl, type Size } from "./wire";
+import { Pulse } from "./pulse";
+import { askWhy, oneLine, socketUrl } from "./server";
+import { CHANNELS_MAX, PROTOCOL, readFrame, type Ask, type Bytes, type ChannelTell, type Frame, type Tell } from "./wire";
 
 /** What a link does just now. */
 export type LinkState =
   | { readonly kind: "connecting" }
   | { readonly kind: "online" }
-  | { readonly kind: "waiting"; readonly reason: string }
-  /** The session is over, or can't be had: nothing happens until someone asks for it. */
-  | { readonly kind: "halted"; readonly reason: string; readonly ended: boolean }
+  /** Until the next attempt, by the page's clock. */
+  | { readonly kind: "waiting"; readonly reason: string; readonly untilMs: number }
+  /** The server says no: nothing happens until someone asks for it. */
+  | { readonly kind: "halted"; readonly reason: string }
   | { readonly kind: "locked"; readonly refused: boolean };
 
-/** What a link tells and asks. */
+/** What a link tells. */
 export interface LinkEvents {
   /** The state changed. */
   state(state: LinkState): void;
-  /** A connection was made: the recent output comes once more, from a clean screen on. */
-  attached(): void;
-  /** Output of the terminal, in order. */
-  output(bytes: Uint8Array<ArrayBuffer>): void;
-  /** The terminal's size, asked for each connection. */
-  size(): Size;
+  /** What runs in the project. */
+  sessions(names: readonly string[]): void;
+  /** How long a message takes there and back. */
+  lag(ms: number): void;
+}
+
+/** Who is on a link over all of its connections. */
+export interface Rider {
+  /** A connection is there, with no channel yet, and these sessions run. */
+  opened(sessions: readonly string[]): void;
+  /** It is gone with all its channels; `broken` if the server says that a rule was broken. */
+  closed(broken: boolean): void;
+  /** Something about a channel of this rider's. */
+  told(tell: ChannelTell): void;
+  frame(frame: Frame): void;
 }
 
 // A connection that takes longer to open won't: a server accepts in milliseconds.
@@ -31,23 +43,26 @@ const OPEN_MS_MAX = 10_000;
 // A connection that lived this long proves that the server is well again; one that dies sooner counts as a failed attempt.
 const WELL_MS = 5000;
 
-// Small enough for any server's limit on a message.
-const MESSAGE_BYTES_MAX = 16 * 1024;
+// Close codes with a meaning of their own: RFC 6455 §7.4.1 and the registry it opened.
+const CLOSE_PROTOCOL = 1002;
+const CLOSE_POLICY = 1008;
+const CLOSE_RESTART = 1012;
 
-// Input the browser may hold for a program that doesn't read: a large paste, not a runaway key.
-const UNSENT_BYTES_MAX = 1024 * 1024;
-
-/** One page's link to one session. */
+/** One page's link to one project. */
 export class Link {
   readonly #place: Place;
   readonly #events: LinkEvents;
+  readonly #riders = new Set<Rider>();
+  readonly #channels = new Map<number, Rider>();
+  #channelLast = 0;
   #token = "";
   #state: LinkState = { kind: "locked", refused: false };
-  #current: WebSocket | undefined;
-  #opening: WebSocket | undefined;
-  #timer: number | undefined;
+  #socket: WebSocket | undefined;
+  #pulse: Pulse | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   #attempt = 0;
   #openedMs = 0;
+  #sessions: readonly string[] = [];
 
   constructor(place: Place, events: LinkEvents) {
     this.#place = place;
@@ -61,106 +76,144 @@ export class Link {
 
   /** Connects with a token; undefined waits for one. */
   start(token: string | undefined): void {
-    this.#drop();
+    this.#drop(false);
     this.#attempt = 0;
     if (token === undefined) return this.#become({ kind: "locked", refused: false });
     this.#token = token;
     this.#connect();
   }
 
-  /** Doesn't wait any longer: the network is back, or someone looks. */
+  /** Something changed, the network or who looks: waits no longer, and doubts what is there. */
   now(): void {
     if (this.#state.kind === "waiting") this.again();
+    else this.#pulse?.doubt();
   }
 
-  /** Tries once more, also what was at its end: someone asks for it. Says whether there was anything to try. */
-  again(): boolean {
-    if (this.#state.kind !== "waiting" && this.#state.kind !== "halted") return false;
+  /** Tries once more: someone asks for it. */
+  again(): void {
+    if (this.#state.kind !== "waiting" && this.#state.kind !== "halted") return;
     clearTimeout(this.#timer);
     this.#connect();
-    return true;
   }
 
-  /** Attaches anew and lets go of the present connection only then, so that input has a way all the time. */
-  reattach(): void {
-    if (this.#state.kind === "online" && this.#opening === undefined) this.#open();
+  /** Takes a rider on; it is told at once if there is a connection. */
+  join(rider: Rider): void {
+    this.#riders.add(rider);
+    if (this.#state.kind === "online") rider.opened(this.#sessions);
   }
 
-  /** Types into the terminal; false if these bytes were refused. */
-  send(bytes: Uint8Array<ArrayBuffer>): boolean {
-    const socket = this.#current;
-    if (socket?.readyState !== WebSocket.OPEN) return false;
-    if (socket.bufferedAmount + bytes.length > UNSENT_BYTES_MAX) return false;
-    for (let at = 0; at < bytes.length; at += MESSAGE_BYTES_MAX) socket.send(bytes.subarray(at, at + MESSAGE_BYTES_MAX));
-    return true;
+  /** Lets a rider go, with its channels. */
+  leave(rider: Rider): void {
+    this.#riders.delete(rider);
+    for (const [channel, owner] of this.#channels) if (owner === rider) this.#channels.delete(channel);
+  }
+
+  /** A channel for a rider, undefined if none is free. Never one that was used a moment ago: frames for that may still be on their way. */
+  channel(rider: Rider): number | undefined {
+    if (this.#channels.size >= CHANNELS_MAX) return undefined;
+    do this.#channelLast = (this.#channelLast + 1) & 0xffff;
+    while (this.#channels.has(this.#channelLast));
+    this.#channels.set(this.#channelLast, rider);
+    return this.#channelLast;
+  }
+
+  /** A channel is over. */
+  free(channel: number): void {
+    this.#channels.delete(channel);
+  }
+
+  /** Says something, if there is a connection. */
+  ask(ask: Ask): void {
+    if (this.#state.kind === "online") this.#socket?.send(JSON.stringify(ask));
+  }
+
+  /** Sends a binary frame, if there is a connection. */
+  send(frame: Bytes): void {
+    if (this.#state.kind === "online") this.#socket?.send(frame);
   }
 
   #connect(): void {
     this.#become({ kind: "connecting" });
-    this.#open();
-  }
-
-  #open(): void {
-    const socket = new WebSocket(terminalUrl(this.#place, this.#events.size(), this.#token));
-    const late = setTimeout(() => socket.close(), OPEN_MS_MAX);
+    const socket = new WebSocket(socketUrl(this.#place, this.#token), PROTOCOL);
+    const late = setTimeout(() => this.#socket === socket && void this.#failed(), OPEN_MS_MAX);
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => {
+    socket.onmessage = (message: MessageEvent<ArrayBuffer | string>) => {
       clearTimeout(late);
-      if (socket === this.#opening) this.#opened(socket);
-    };
-    socket.onmessage = (message: MessageEvent<ArrayBuffer>) => {
-      if (socket === this.#current) this.#events.output(new Uint8Array(message.data));
+      if (socket === this.#socket) this.#heard(message.data);
     };
     socket.onclose = (event) => {
       clearTimeout(late);
-      if (socket === this.#opening) void this.#failed();
-      if (socket === this.#current) this.#lost(event);
+      if (socket !== this.#socket) return;
+      if (this.#state.kind === "online") this.#lost(event.code, event.reason);
+      else void this.#failed();
     };
-    this.#opening = socket;
+    this.#socket = socket;
   }
 
-  #opened(socket: WebSocket): void {
-    this.#current?.close(CLOSE_NORMAL);
-    this.#current = socket;
-    this.#opening = undefined;
+  // The server says first what runs; before that nothing can be attached without starting by mistake what had ended.
+  #opened(): void {
     this.#openedMs = performance.now();
-    this.#events.attached();
     this.#become({ kind: "online" });
+    this.#pulse = new Pulse({
+      ping: (id) => this.ask({ type: "ping", id }),
+      lag: (ms) => this.#events.lag(ms),
+      dead: () => this.#lost(0, ""),
+    });
+    for (const rider of this.#riders) rider.opened(this.#sessions);
   }
 
-  #lost(event: CloseEvent): void {
-    this.#drop();
-    const reason = oneLine(event.reason);
-    if (event.code === CLOSE_NORMAL) return this.#become({ kind: "halted", reason: reason || "the session ended", ended: true });
+  #heard(data: ArrayBuffer | string): void {
+    this.#pulse?.heard();
+    if (typeof data !== "string") {
+      const frame = readFrame(data);
+      if (frame !== undefined) this.#channels.get(frame.channel)?.frame(frame);
+      return;
+    }
+    const tell = JSON.parse(data) as Tell;
+    if ("channel" in tell) this.#channels.get(tell.channel)?.told(tell);
+    else if (tell.type === "pong") this.#pulse?.pong(tell.id);
+    else if (tell.type === "sessions") {
+      this.#sessions = tell.sessions;
+      if (this.#state.kind !== "online") this.#opened();
+      this.#events.sessions(tell.sessions);
+    }
+  }
+
+  #lost(code: number, reason: string): void {
+    this.#drop(code === CLOSE_POLICY || code === CLOSE_PROTOCOL);
     if (performance.now() - this.#openedMs > WELL_MS) this.#attempt = 0;
-    if (event.code === CLOSE_RESTART) return this.#wait("server restarting");
-    this.#wait(reason || "connection lost");
+    this.#wait(code === CLOSE_RESTART ? "server restarting" : oneLine(reason) || "connection lost");
   }
 
   async #failed(): Promise<void> {
-    this.#drop();
+    this.#drop(false);
     const token = this.#token;
     this.#become({ kind: "connecting" });
     const refusal = await askWhy(this.#place, token);
     // Meanwhile the owner may have come with another token.
-    if (this.#opening !== undefined || this.#state.kind !== "connecting" || token !== this.#token) return;
+    if (this.#socket !== undefined || this.#state.kind !== "connecting" || token !== this.#token) return;
     if (refusal.kind === "token") return this.#become({ kind: "locked", refused: true });
-    if (refusal.kind === "no") return this.#become({ kind: "halted", reason: refusal.reason, ended: false });
+    if (refusal.kind === "no") return this.#become({ kind: "halted", reason: refusal.reason });
     this.#wait(refusal.reason);
   }
 
   #wait(reason: string): void {
-    this.#timer = setTimeout(() => this.#connect(), backoffMs(this.#attempt, Math.random()));
+    const waitMs = backoffMs(this.#attempt, Math.random());
+    this.#timer = setTimeout(() => this.#connect(), waitMs);
     this.#attempt += 1;
-    this.#become({ kind: "waiting", reason });
+    this.#become({ kind: "waiting", reason, untilMs: performance.now() + waitMs });
   }
 
-  #drop(): void {
+  // A dead connection isn't waited for: its socket is closed and no longer listened to.
+  #drop(broken: boolean): void {
     clearTimeout(this.#timer);
-    const sockets = [this.#current, this.#opening];
-    this.#current = undefined;
-    this.#opening = undefined;
-    for (const socket of sockets) socket?.close();
+    this.#pulse?.stop();
+    this.#pulse = undefined;
+    const [socket, wasOnline] = [this.#socket, this.#state.kind === "online"];
+    this.#socket = undefined;
+    this.#channels.clear();
+    socket?.close();
+    if (wasOnline) for (const rider of this.#riders) rider.closed(broken);
   }
 
   #become(state: LinkState): void {

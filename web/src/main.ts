@@ -1,98 +1,202 @@
-// The page: a terminal that fills the window, joined to the session its address names. Each part is in a file of its own.
+// The page: a project's terminals, joined to the session its address names. Each part is in a file of its own.
 
 import "@xterm/xterm/css/xterm.css";
 import "./style.css";
 
 import { Ask } from "./ask";
-import { obeyClipboard } from "./clipboard";
+import { Bar } from "./bar";
+import { Bell } from "./bell";
+import { confirmed } from "./confirm";
+import { Consent } from "./consent";
+import { Corner, peopleOf } from "./corner";
+import { Labels } from "./labels";
 import { Link, type LinkState } from "./link";
-import { Output } from "./output";
-import { placeOf, type Place } from "./place";
-import { isAnswer } from "./replay";
-import { Sizes } from "./sizes";
+import { Look } from "./look";
+import { Menu } from "./menu";
+import { addressFor, placeOf, SESSION_DEFAULT, type Place } from "./place";
+import { Search } from "./search";
+import { Choice } from "./settings";
+import { actionOf, type Action } from "./shortcuts";
+import { sayingOf } from "./saying";
 import { Status } from "./status";
-import { makeTerminal } from "./terminal";
+import type { Tab } from "./tab";
+import { Tabs } from "./tabs";
 import { forgetToken, keepToken, takeToken } from "./token";
-import { oneLine, type Size } from "./wire";
+import { Touch } from "./touch";
 
 function start(place: Place): void {
   let token = takeToken();
-  const terminal = makeTerminal(part("terminal"));
-  const sizes = new Sizes(place, () => (link.state.kind === "online" ? token : undefined));
+  let lagMs: number | undefined;
+  const choice = new Choice();
+  const labels = new Labels(place.project);
+  const look = new Look(choice, () => tabs.all.forEach((tab) => tab.dress()));
+  const bell = new Bell();
   const status = new Status(part("status"), again);
-  const ask = new Ask(part("ask") as HTMLFormElement, (given) => {
+  const corner = new Corner(part("corner"));
+  const consent = new Consent(part("consent"), focus);
+  const search = new Search(part("search"), look, focus);
+  const touch = new Touch(part("keys"), () => tabs.shown?.pane?.terminal);
+  const ask = new Ask(part("ask"), (given) => {
     keepToken((token = given));
     link.start(token);
   });
-  const output = new Output(terminal, () => link.reattach());
   const link = new Link(place, {
-    attached: () => output.attached(),
-    output: (bytes) => output.write(bytes),
-    size,
-    state: (state) => show(state),
+    state: linked,
+    sessions: (names) => tabs.sync(names),
+    lag: (ms) => review((lagMs = ms)),
+  });
+  const tabs = new Tabs(
+    {
+      stage: part("stage"),
+      link,
+      role: place.view ? "viewer" : "writer",
+      settings: () => choice.now,
+      theme: () => look.theme,
+      modified: (data) => touch.modified(data),
+      changed: () => review(),
+      state: (tab, state) => {
+        if (state.kind === "ended" && state.well) tabs.remove(tab);
+        review();
+      },
+      rang: (tab) => bell.ring(tab === tabs.shown ? tab.pane : undefined, choice.now.bellSound),
+      remark: (tab, text) => tab === tabs.shown && status.remark(text),
+      clip: (tab, text) => tab === tabs.shown && consent.want(tab.session, text),
+    },
+    () => {
+      search.close();
+      if (tabs.shown !== undefined) history.replaceState(null, "", addressFor(new URL(location.href), tabs.shown.session));
+      review();
+    },
+  );
+  const bar = new Bar(part("bar"), tabs, labels, place.view, {
+    show: (tab) => tabs.show(tab.session),
+    close: (tab) => void close(tab),
+    add: () => tabs.add(),
+    changed: () => review(),
+  });
+  const menu = new Menu(part("menu"), choice, place.view, {
+    add: () => tabs.add(),
+    search: () => act({ kind: "search" }),
+    closed: focus,
+    facts: () => ({
+      people: peopleOf(tabs.shown?.company),
+      link: lagMs === undefined || link.state.kind !== "online" ? "not connected" : `connected, ${Math.round(lagMs)} ms`,
+    }),
   });
 
-  function show(state: LinkState): void {
-    status.show(state);
+  // Shows how things are now. Called for whatever changed: there is little to draw, and nothing to forget.
+  function review(_change?: unknown): void {
+    const tab = tabs.shown;
+    status.say(sayingOf(link.state, tab?.state, tab?.waiting ?? 0));
+    corner.people(tab?.company, place.view);
+    corner.lag(link.state.kind === "online" ? lagMs : undefined);
+    bar.draw();
+    menu.tell();
+    setTitle(place, tab, labels);
+  }
+
+  function linked(state: LinkState): void {
     if (state.kind === "locked") {
       if (state.refused) forgetToken();
       ask.open(state.refused);
-    } else {
-      ask.close();
-      terminal.focus();
+    } else if (ask.close()) focus();
+    review();
+  }
+
+  function focus(): void {
+    tabs.shown?.focus();
+  }
+
+  function again(): void {
+    focus();
+    if (link.state.kind === "online") tabs.shown?.again();
+    else link.again();
+  }
+
+  async function close(tab: Tab): Promise<void> {
+    if (tab.state?.kind !== "ended" && tab.state?.kind !== "refused") {
+      const others = (tab.company?.clients.length ?? 1) - 1;
+      const name = labels.of(tab.session) ?? tab.title;
+      const too = others > 0 ? ` ${others} more ${others === 1 ? "client is" : "clients are"} attached.` : "";
+      if (!(await confirmed(part("confirm"), `End “${name}” and what runs in it?${too}`, "End it"))) return focus();
+      link.ask({ type: "close", session: tab.session });
     }
-    // The window may have changed while the connection was being made.
-    if (state.kind === "online") sizes.set(size());
+    tabs.remove(tab);
+    focus();
   }
 
-  function size(): Size {
-    return { cols: terminal.cols, rows: terminal.rows };
+  // Says whether the key was the page's.
+  function act(action: Action): boolean {
+    const tab = tabs.shown;
+    switch (action.kind) {
+      case "search":
+        if (tab?.pane !== undefined) search.open(tab.pane.terminal);
+        return true;
+      case "copy":
+        return tab?.copy() ?? false;
+      case "add":
+        if (!place.view) tabs.add();
+        return true;
+      case "menu":
+        menu.toggle();
+        return true;
+      case "tab":
+        tabs.showAt(action.index);
+        return true;
+      case "next":
+      case "previous":
+        tabs.turn(action.kind === "next" ? 1 : -1);
+        return true;
+      case "zoom":
+        choice.zoom(action.steps);
+        return true;
+    }
   }
 
-  function again(): boolean {
-    terminal.focus();
-    return link.again();
-  }
-
-  function type(bytes: Uint8Array<ArrayBuffer>): void {
-    if (link.send(bytes)) return;
-    status.refuse(link.state.kind === "online" ? "not sent: the program isn't reading" : "not sent: no connection");
-  }
-
-  terminal.onData((data) => {
-    // Of several pages that show a session those out of sight leave the answer to the one in sight.
-    if (isAnswer(data) && (output.replaying || document.hidden || link.state.kind !== "online")) return;
-    if (data === "\r" && again()) return;
-    type(new TextEncoder().encode(data));
-  });
-  terminal.onBinary((data) => type(Uint8Array.from(data, (char) => char.charCodeAt(0))));
-  terminal.onResize(() => sizes.set(size()));
-  terminal.onTitleChange((title) => setTitle(place, title));
-  obeyClipboard(terminal, () => !output.replaying);
-
-  // Clients share a session's size: it follows the window someone works in.
-  addEventListener("focus", () => sizes.set(size()));
+  const mac = /^Mac|^iP/.test(navigator.platform);
+  addEventListener(
+    "keydown",
+    (event) => {
+      if (part("ask").hidden === false || part<HTMLDialogElement>("confirm").open) return;
+      const action = actionOf(event, tabs.all.length, mac);
+      if (action === undefined || !act(action)) return;
+      event.preventDefault();
+      event.stopPropagation();
+    },
+    { capture: true },
+  );
   addEventListener("online", () => link.now());
-  document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && link.now());
+  addEventListener("offline", () => link.now());
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) return;
+    link.now();
+    for (const tab of tabs.all) tab.look();
+  });
+  // Leaving would lose what was typed and hasn't arrived.
+  addEventListener("beforeunload", (event) => {
+    if (tabs.all.some((tab) => tab.waiting > 0 && tab.state?.kind === "coming")) event.preventDefault();
+  });
   // An address with a token may be opened in a tab that shows this page already.
   addEventListener("hashchange", () => {
     const given = takeToken();
     if (given !== undefined && given !== token) link.start((token = given));
   });
 
-  setTitle(place, "");
+  tabs.show(place.session);
   link.start(token);
 }
 
-function setTitle(place: Place, title: string): void {
-  const shown = place.session === "main" ? place.project : `${place.project}:${place.session}`;
-  document.title = `${oneLine(title) || shown} · Cloister`;
+function setTitle(place: Place, tab: Tab | undefined, labels: Labels): void {
+  const session = tab?.session ?? place.session;
+  const shown = session === SESSION_DEFAULT ? place.project : `${place.project}:${session}`;
+  const named = tab === undefined || tab.title === session ? shown : tab.title;
+  document.title = `${labels.of(session) ?? named} · Cloister`;
 }
 
-function part(id: string): HTMLElement {
-  return document.getElementById(id)!;
+function part<Element extends HTMLElement>(id: string): Element {
+  return document.getElementById(id) as Element;
 }
 
 const place = placeOf(new URL(location.href));
 if (place !== undefined) start(place);
-else new Status(part("status"), () => undefined).stop("this address names no project or session: ids have a-z, 0-9 and dashes");
+else new Status(part("status"), () => undefined).say({ kind: "halted", text: "this address names no project or session: ids have a-z, 0-9 and dashes" });

@@ -1,70 +1,143 @@
-// Feeds a session's output to the terminal at the terminal's pace. Knows no socket.
+// Feeds a session's output to its terminal and acknowledges what is parsed. Knows no socket.
 //
-// The plain protocol has no flow control. A program that writes faster than the terminal parses would fill memory and put
-// ^C seconds behind; so what is too much is skipped, and when the terminal has caught up the page attaches anew and sees
-// the recent output.
+// A browser slows the timers of a page that nobody looks at, and with them the terminal: such a page must not pace the
+// program, so there output is acknowledged when it comes, and let go of when too much of it is left unparsed.
 
 import type { Terminal } from "@xterm/xterm";
 
-// Bytes waiting to be parsed. A terminal parses some 20 MB/s, so a key's effect shows within half a second; and it is many
-// times a replay.
-const UNPARSED_BYTES_MAX = 8 * 1024 * 1024;
+import type { Bytes, Size } from "./wire";
 
-// The server's messages have this length while it has more to send; the first that is shorter ends a replay.
-const FULL_MESSAGE_BYTES = 32 * 1024;
+// The protocol asks for an acknowledgement at least this often.
+const ACK_BYTES = 16 * 1024;
 
-// The end of a replay that counts as new: a program whose question is the last thing there waits for its answer still. The
-// terminal answers at a question's last byte, or at the last but one (ESC \).
-const OPEN_QUESTION_BYTES = 2;
+// How long after the last output the rest is acknowledged. An echo's acknowledgement can wait for the next key's.
+const IDLE_MS = 40;
+
+// What a page out of sight may hold unparsed: far below what the terminal itself would throw away.
+const UNSEEN_BYTES_MAX = 4 * 1024 * 1024;
 
 // ESC c, a full reset, in the stream itself: it takes effect after what was written before and ends a sequence cut short.
 const RESET = new Uint8Array([0x1b, 0x63]);
+const NOTHING = new Uint8Array(0);
 
-/** The way of output into one terminal. */
+/** What output asks and tells. */
+export interface OutputEvents {
+  /** Everything before this offset is parsed. */
+  ack(offset: number): void;
+  /** Whether someone looks. */
+  seen(): boolean;
+  /** Too much is left unparsed. */
+  overrun(): void;
+}
+
+/** The way of one session's output into one terminal. */
 export class Output {
-  readonly #terminal: Pick<Terminal, "write">;
-  readonly #caughtUp: () => void;
+  readonly #terminal: Pick<Terminal, "write" | "resize">;
+  readonly #events: OutputEvents;
+  // Offset behind everything handed to the terminal; undefined while a snapshot comes.
+  #next: number | undefined = 0;
+  #parsed = 0;
+  #acked = 0;
   #unparsed = 0;
-  #skipping = false;
-  // Whether the replay's end is still to come, and whether the terminal has parsed up to it.
-  #replayComes = false;
-  #replayShows = false;
+  // Counts beginnings: what was written before one says nothing about offsets after it.
+  #era = 0;
+  #painting = false;
+  #idle: ReturnType<typeof setTimeout> | undefined;
 
-  /** `caughtUp` is called when something was skipped and the terminal has parsed all the rest. */
-  constructor(terminal: Pick<Terminal, "write">, caughtUp: () => void) {
+  constructor(terminal: Pick<Terminal, "write" | "resize">, events: OutputEvents) {
     this.#terminal = terminal;
-    this.#caughtUp = caughtUp;
+    this.#events = events;
   }
 
-  /** Whether the terminal just shows what was written before this page came. */
-  get replaying(): boolean {
-    return this.#replayShows;
+  /** Offset up to which the terminal has, or will have, everything; undefined if that can't be said. */
+  get offset(): number | undefined {
+    return this.#next;
   }
 
-  /** A new connection: the recent output comes first. */
-  attached(): void {
-    this.#skipping = false;
-    this.#replayComes = true;
-    this.#terminal.write(RESET, () => (this.#replayShows = true));
+  /** Whether the terminal just parses a snapshot, and nothing in it is said to it now. */
+  get painting(): boolean {
+    return this.#painting;
   }
 
-  /** Shows bytes. */
-  write(bytes: Uint8Array): void {
-    if (this.#skipping) return;
-    if (!this.#replayComes || bytes.length >= FULL_MESSAGE_BYTES) return this.#parse(bytes);
-    this.#replayComes = false;
-    const end = Math.max(0, bytes.length - OPEN_QUESTION_BYTES);
-    this.#parse(bytes.subarray(0, end), () => (this.#replayShows = false));
-    this.#parse(bytes.subarray(end));
+  /** A connection goes on where the last one ended. */
+  resume(): void {
+    this.#acked = Math.max(this.#acked, this.#next ?? 0);
   }
 
-  #parse(bytes: Uint8Array, parsed?: () => void): void {
+  /** What the terminal has can't be relied on. */
+  forget(): void {
+    this.#era += 1;
+    this.#next = undefined;
+  }
+
+  /** Another life of the session: its screen is empty and its output begins at 0. */
+  begin(size: Size): void {
+    this.reset(size);
+    this.painted(0);
+  }
+
+  /** A snapshot begins, for a terminal of this size. */
+  reset(size: Size): void {
+    this.#era += 1;
+    this.#next = undefined;
+    this.#write(RESET, () => {
+      this.#painting = true;
+      this.#terminal.resize(size.cols, size.rows);
+    });
+  }
+
+  /** A part of a snapshot. */
+  picture(bytes: Bytes): void {
+    this.#write(bytes, () => undefined);
+  }
+
+  /** The snapshot is complete: output goes on here. */
+  painted(offset: number): void {
+    this.#next = this.#parsed = this.#acked = offset;
+    const era = this.#era;
+    this.#write(NOTHING, () => {
+      this.#painting = false;
+      if (era === this.#era && offset > 0) this.#events.ack(offset);
+    });
+  }
+
+  /** The session has this size from here on. */
+  resized(size: Size): void {
+    this.#write(NOTHING, () => this.#terminal.resize(size.cols, size.rows));
+  }
+
+  /** Shows output; false if it isn't what comes next. */
+  write(offset: number, bytes: Bytes): boolean {
+    if (offset !== this.#next) return false;
+    const [end, era] = [offset + bytes.length, this.#era];
+    this.#next = end;
+    this.#write(bytes, () => {
+      if (era === this.#era) this.#ack((this.#parsed = end));
+    });
+    if (this.#events.seen()) return true;
+    if (this.#unparsed > UNSEEN_BYTES_MAX) this.#events.overrun();
+    else this.#ack(end);
+    return true;
+  }
+
+  #ack(offset: number): void {
+    clearTimeout(this.#idle);
+    if (offset - this.#acked >= ACK_BYTES) return this.#say(offset);
+    const era = this.#era;
+    if (offset > this.#acked) this.#idle = setTimeout(() => era === this.#era && this.#say(Math.max(offset, this.#parsed)), IDLE_MS);
+  }
+
+  #say(offset: number): void {
+    if (offset <= this.#acked) return;
+    this.#acked = offset;
+    this.#events.ack(offset);
+  }
+
+  #write(bytes: Uint8Array, parsed: () => void): void {
     this.#unparsed += bytes.length;
-    this.#skipping = this.#unparsed > UNPARSED_BYTES_MAX;
     this.#terminal.write(bytes, () => {
       this.#unparsed -= bytes.length;
-      parsed?.();
-      if (this.#skipping && this.#unparsed === 0) this.#caughtUp();
+      parsed();
     });
   }
 }

@@ -1,73 +1,78 @@
-// The small line in the corner that says what the link does. Knows the link's states, not how they come about.
+// The small line in the corner that says what isn't as it should be. Knows not how that came about.
 
-import type { LinkState } from "./link";
+/** What the line says; `untilMs` counts down to a next attempt. */
+export interface Saying {
+  readonly kind: "fine" | "coming" | "waiting" | "halted";
+  readonly text?: string;
+  readonly untilMs?: number;
+  readonly button?: string;
+}
 
-// A connection that opens at once needs no notice.
+// What is over at once needs no notice.
 const NOTICE_MS = 400;
 
-// How long a refused key shows.
-const REFUSED_MS = 2000;
+// How long a remark shows.
+const REMARK_MS = 4000;
 
-/** The status line: a text, a note about refused input, and one button. */
+/** The status line: a text, a remark, and one button. */
 export class Status {
   readonly #box: HTMLElement;
   readonly #text: HTMLElement;
-  readonly #note: HTMLElement;
+  readonly #count: HTMLElement;
+  readonly #remark: HTMLElement;
   readonly #button: HTMLButtonElement;
-  #noticeTimer: number | undefined;
-  #noteTimer: number | undefined;
+  #noticeTimer: ReturnType<typeof setTimeout> | undefined;
+  #remarkTimer: ReturnType<typeof setTimeout> | undefined;
+  #countTimer: ReturnType<typeof setInterval> | undefined;
+  #last = "";
 
   /** `again` is called when the button is pressed. */
   constructor(box: HTMLElement, again: () => void) {
     this.#box = box;
     this.#text = box.querySelector(".text")!;
-    this.#note = box.querySelector(".note")!;
+    this.#count = box.querySelector(".count")!;
+    this.#remark = box.querySelector(".remark")!;
     this.#button = box.querySelector("button")!;
     this.#button.onclick = again;
   }
 
-  /** Shows a state; all being well, nothing. */
-  show(state: LinkState): void {
+  /** Shows how things are; all being well, nothing. */
+  say(saying: Saying): void {
+    // Said again it changes nothing, least of all a notice that is about to come.
+    const key = JSON.stringify(saying);
+    if (key === this.#last) return;
+    this.#last = key;
     clearTimeout(this.#noticeTimer);
-    this.#box.dataset["state"] = state.kind;
-    switch (state.kind) {
-      case "online":
-      case "locked":
-        this.refuse("");
-        return this.#say("", "");
-      case "connecting":
-        // After a loss the line is there already and stays as it is.
-        if (this.#box.hidden) this.#noticeTimer = setTimeout(() => this.#say("connecting…", ""), NOTICE_MS);
-        return;
-      case "waiting":
-        return this.#say(`${state.reason} · reconnecting…`, "Try now");
-      case "halted":
-        return this.#say(state.reason, state.ended ? "Enter starts anew" : "Enter tries again");
-    }
+    clearInterval(this.#countTimer);
+    this.#box.dataset["state"] = saying.kind;
+    // After a loss the line is there already and stays as it is for the moment that an attempt takes.
+    if (saying.kind === "coming") this.#noticeTimer = setTimeout(() => this.#put(saying), NOTICE_MS);
+    else this.#put(saying);
   }
 
-  /** Says a message that stays: the page can do nothing more. */
-  stop(message: string): void {
-    this.#box.dataset["state"] = "halted";
-    this.#say(message, "");
-  }
-
-  /** Something typed was not sent: says so for a moment. */
-  refuse(note: string): void {
-    this.#note.textContent = note;
+  /** Says something for a moment. */
+  remark(text: string): void {
+    clearTimeout(this.#remarkTimer);
+    this.#remark.textContent = text;
     this.#update();
-    clearTimeout(this.#noteTimer);
-    if (note !== "") this.#noteTimer = setTimeout(() => this.refuse(""), REFUSED_MS);
+    if (text !== "") this.#remarkTimer = setTimeout(() => this.remark(""), REMARK_MS);
   }
 
-  #say(text: string, button: string): void {
-    this.#text.textContent = text;
-    this.#button.textContent = button;
-    this.#button.hidden = button === "";
+  #put(saying: Saying): void {
+    this.#text.textContent = saying.text ?? "";
+    this.#button.textContent = saying.button ?? "";
+    this.#button.hidden = saying.button === undefined;
+    this.#countDown(saying.untilMs);
+    if (saying.untilMs !== undefined) this.#countTimer = setInterval(() => this.#countDown(saying.untilMs), 250);
     this.#update();
+  }
+
+  #countDown(untilMs: number | undefined): void {
+    const left = untilMs === undefined ? "" : `in ${Math.max(0, Math.ceil((untilMs - performance.now()) / 1000))} s`;
+    if (this.#count.textContent !== left) this.#count.textContent = left;
   }
 
   #update(): void {
-    this.#box.hidden = this.#text.textContent === "" && this.#note.textContent === "";
+    this.#box.hidden = this.#text.textContent === "" && this.#remark.textContent === "";
   }
 }

@@ -1,62 +1,55 @@
-// Makes the terminal: xterm.js with its addons, filling its host element. Knows no session.
+// Makes terminals: xterm.js with its addons. Knows neither session nor place on the page.
 
-import { FitAddon } from "@xterm/addon-fit";
 import { UnicodeGraphemesAddon } from "@xterm/addon-unicode-graphemes";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal } from "@xterm/xterm";
 
-import { FONTS, THEME } from "./theme";
+import { FONTS } from "./themes";
+import type { Size } from "./wire";
 
 // Lines one can scroll back to: some 15 MB at 120 columns.
 const SCROLLBACK_LINES = 10_000;
 
-/** A terminal that fits its host, now and whenever the host's size changes. */
-export function makeTerminal(host: HTMLElement): Terminal {
+/** A terminal that isn't on the page yet. */
+export function makeTerminal(size: Size, fontSize: number): Terminal {
   const terminal = new Terminal({
+    ...size,
     allowProposedApi: true,
     cursorBlink: true,
     cursorInactiveStyle: "outline",
     fontFamily: FONTS,
-    fontSize: 14,
+    fontSize,
     lineHeight: 1.2,
     macOptionIsMeta: true,
     scrollback: SCROLLBACK_LINES,
-    theme: THEME,
   });
   terminal.loadAddon(new UnicodeGraphemesAddon());
   terminal.loadAddon(new WebLinksAddon((_event, uri) => window.open(uri, "_blank", "noopener,noreferrer")));
-  terminal.attachCustomKeyEventHandler((event) => !copies(event, terminal));
-  const fit = new FitAddon();
-  terminal.loadAddon(fit);
-  terminal.open(host);
-  fit.fit();
-  new ResizeObserver(() => fit.fit()).observe(host);
-  // Renderers round the size of a cell differently.
-  void accelerate(terminal, () => fit.fit());
   return terminal;
 }
 
-// Ctrl+Shift+C copies, as in every terminal: Ctrl+C alone is the program's.
-function copies(event: KeyboardEvent, terminal: Terminal): boolean {
-  const asked = event.type === "keydown" && event.ctrlKey && event.shiftKey && event.code === "KeyC";
-  if (!asked || !terminal.hasSelection()) return false;
-  event.preventDefault();
-  void navigator.clipboard?.writeText(terminal.getSelection());
-  return true;
-}
-
-// Draws with WebGL where there is any; the DOM renderer, which was here first, stays otherwise and when the context is lost.
-async function accelerate(terminal: Terminal, changed: () => void): Promise<void> {
-  try {
-    const { WebglAddon } = await import("@xterm/addon-webgl");
-    const addon = new WebglAddon();
-    addon.onContextLoss(() => {
-      addon.dispose();
+/** Draws a terminal with WebGL where there is any; the DOM renderer stays otherwise and when the context is lost. The answer ends it. */
+export function accelerate(terminal: Terminal, changed: () => void): () => void {
+  let over = false;
+  let addon: { dispose(): void } | undefined;
+  void import("@xterm/addon-webgl").then(({ WebglAddon }) => {
+    if (over) return;
+    try {
+      const webgl = new WebglAddon();
+      webgl.onContextLoss(() => {
+        webgl.dispose();
+        addon = undefined;
+        changed();
+      });
+      terminal.loadAddon(webgl);
+      addon = webgl;
       changed();
-    });
-    terminal.loadAddon(addon);
-    changed();
-  } catch {
-    // No WebGL here: slower, and otherwise the same.
-  }
+    } catch {
+      // No WebGL here: slower, and otherwise the same.
+    }
+  }, () => undefined);
+  return () => {
+    over = true;
+    addon?.dispose();
+  };
 }

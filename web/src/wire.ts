@@ -1,6 +1,10 @@
-// The server's addresses and answers, as the page uses them. Knows no state.
+// The frames of `cloister.v1` as docs/protocol.md has them. Knows no socket, and not what a frame does.
 
-import type { Place } from "./place";
+/** The subprotocol's name. */
+export const PROTOCOL = "cloister.v1";
+
+/** Most channels of one WebSocket. */
+export const CHANNELS_MAX = 64;
 
 /** A terminal's size in cells. */
 export interface Size {
@@ -8,90 +12,114 @@ export interface Size {
   readonly rows: number;
 }
 
-/** Why the server doesn't open a terminal: its token is missing or wrong, it says no, or it isn't there just now. */
-export type Refusal =
-  | { readonly kind: "token" }
-  | { readonly kind: "no"; readonly reason: string }
-  | { readonly kind: "away"; readonly reason: string };
+/** The server takes sizes up to this in both directions. */
+export const CELLS_MAX = 2000;
 
-/** Close codes with a meaning of their own: RFC 6455 §7.4.1 and the registry it opened. */
-export const CLOSE_NORMAL = 1000;
-export const CLOSE_RESTART = 1012;
+/** What a client may do in a session: see, type and size, or see only. */
+export type Role = "writer" | "viewer";
 
-// An answer that takes longer is as good as none: the page tries again anyway.
-const ANSWER_MS_MAX = 10_000;
-
-// What is shown of a server's reason, in characters: one line.
-const REASON_CHARS_MAX = 200;
-
-/** Where a terminal's WebSocket is. Browsers can't send it a header, so the token is part of the address. */
-export function terminalUrl(place: Place, size: Size, token: string): string {
-  const query = new URLSearchParams({
-    cols: String(size.cols),
-    rows: String(size.rows),
-    frames: "binary",
-    session: place.session,
-    token,
-  });
-  return `${location.origin.replace(/^http/, "ws")}${terminalPath(place)}?${query}`;
+/** Up to where a client has everything, and of which session of this name. */
+export interface Resume {
+  readonly life: string;
+  readonly offset: number;
 }
 
-/** Asks over HTTP why a WebSocket failed to open, which the browser doesn't tell: the server answers as it did then. */
-export async function askWhy(place: Place, token: string): Promise<Refusal> {
-  try {
-    const query = new URLSearchParams({ session: place.session });
-    let answer = await fetch(`${terminalPath(place)}?${query}`, options(token));
-    // An upgrade is all that was missing there: what kept the socket from opening came after that.
-    if (answer.status === 426) answer = await fetch(sessionPath(place), { ...options(token), method: "PUT" });
-    if (answer.status === 401) return { kind: "token" };
-    if (answer.ok) return { kind: "away", reason: "the server opened no terminal" };
-    const reason = await reasonOf(answer);
-    const passing = answer.status >= 500 || answer.status === 408 || answer.status === 429;
-    return passing ? { kind: "away", reason } : { kind: "no", reason };
-  } catch {
-    return { kind: "away", reason: "can't reach the server" };
+/** Client to server, as JSON. */
+export type Ask =
+  | ({ readonly type: "attach"; readonly channel: number; readonly session: string; readonly client: string } & Size & {
+        readonly role: Role;
+        readonly resume?: Resume;
+      })
+  | ({ readonly type: "resize"; readonly channel: number } & Size)
+  | { readonly type: "detach"; readonly channel: number }
+  | { readonly type: "close"; readonly session: string }
+  | { readonly type: "ping"; readonly id: number };
+
+/** Somebody who is attached to a session. */
+export interface Member extends Partial<Size> {
+  readonly id: number;
+  readonly role: Role;
+}
+
+/** Server to client, as JSON, about one channel. */
+export type ChannelTell =
+  | ({ readonly type: "attached"; readonly life: string; readonly typed: number; readonly started: boolean } & Size)
+  | { readonly type: "refused" | "lost"; readonly message: string }
+  | ({ readonly type: "reset" | "resized" } & Size)
+  | { readonly type: "painted"; readonly offset: number }
+  | { readonly type: "clients"; readonly you: number; readonly leader: number | null; readonly clients: readonly Member[] }
+  | { readonly type: "title"; readonly title: string }
+  | { readonly type: "cwd"; readonly cwd: string }
+  | { readonly type: "bell" }
+  | { readonly type: "exited"; readonly code?: number; readonly signal?: number };
+
+/** Server to client, as JSON. */
+export type Tell =
+  | { readonly type: "hello"; readonly version: string; readonly project: string }
+  | { readonly type: "sessions"; readonly sessions: readonly string[] }
+  | { readonly type: "pong"; readonly id: number }
+  | ({ readonly channel: number } & ChannelTell);
+
+/** The payload of a frame. */
+export type Bytes = Uint8Array<ArrayBuffer>;
+
+/** Server to client, binary. */
+export type Frame =
+  | { readonly kind: "output"; readonly channel: number; readonly offset: number; readonly bytes: Bytes }
+  | { readonly kind: "picture"; readonly channel: number; readonly bytes: Bytes }
+  | { readonly kind: "typed"; readonly channel: number; readonly seq: number };
+
+const INPUT = 1;
+const ANSWER = 2;
+const ACK = 3;
+const OUTPUT = 0x81;
+const PICTURE = 0x82;
+const TYPED = 0x83;
+
+// A type, a channel, and for most a number.
+const HEAD_BYTES = 3;
+const NUMBER_BYTES = 8;
+
+/** Typed bytes, numbered. */
+export function inputFrame(channel: number, seq: number, bytes: Bytes): Bytes {
+  return frame(INPUT, channel, seq, bytes);
+}
+
+/** What a terminal answers by itself. */
+export function answerFrame(channel: number, bytes: Bytes): Bytes {
+  return frame(ANSWER, channel, undefined, bytes);
+}
+
+/** Everything before this offset is parsed. */
+export function ackFrame(channel: number, offset: number): Bytes {
+  return frame(ACK, channel, offset, undefined);
+}
+
+/** Reads a binary message; undefined if it is of a kind that only later servers send. */
+export function readFrame(message: ArrayBuffer): Frame | undefined {
+  const view = new DataView(message);
+  const channel = view.getUint16(1, true);
+  // Offsets are u64; a session would have to write for a century to leave what a number holds exactly.
+  const number = () => Number(view.getBigUint64(HEAD_BYTES, true));
+  switch (view.getUint8(0)) {
+    case OUTPUT:
+      return { kind: "output", channel, offset: number(), bytes: new Uint8Array(message, HEAD_BYTES + NUMBER_BYTES) };
+    case PICTURE:
+      return { kind: "picture", channel, bytes: new Uint8Array(message, HEAD_BYTES) };
+    case TYPED:
+      return { kind: "typed", channel, seq: number() };
+    default:
+      return undefined;
   }
 }
 
-/** Tells the server the size of a session's terminal. */
-export async function tellSize(place: Place, size: Size, token: string): Promise<void> {
-  const { headers, ...rest } = options(token);
-  await fetch(`${sessionPath(place)}/size`, {
-    ...rest,
-    method: "POST",
-    headers: { ...headers, "Content-Type": "application/json" },
-    body: JSON.stringify(size),
-  });
-}
-
-/** One line of text from elsewhere, fit to be shown. */
-export function oneLine(text: string): string {
-  return text.replace(/\s+/g, " ").trim().slice(0, REASON_CHARS_MAX);
-}
-
-function terminalPath(place: Place): string {
-  return `/ws/terminal/${place.project}/`;
-}
-
-function sessionPath(place: Place): string {
-  return `/api/projects/${place.project}/sessions/${place.session}`;
-}
-
-function options(token: string) {
-  return {
-    headers: { Authorization: `Bearer ${token}` },
-    cache: "no-store",
-    credentials: "omit",
-    signal: AbortSignal.timeout(ANSWER_MS_MAX),
-  } as const;
-}
-
-async function reasonOf(answer: Response): Promise<string> {
-  const body: unknown = await answer.json().catch(() => undefined);
-  const message = at(at(body, "error"), "message");
-  return (typeof message === "string" && oneLine(message)) || `the server answered ${answer.status}`;
-}
-
-function at(value: unknown, key: string): unknown {
-  return typeof value === "object" && value !== null ? (value as Record<string, unknown>)[key] : undefined;
+function frame(kind: number, channel: number, number: number | undefined, bytes: Bytes | undefined): Bytes {
+  const head = HEAD_BYTES + (number === undefined ? 0 : NUMBER_BYTES);
+  const whole = new Uint8Array(head + (bytes?.length ?? 0));
+  const view = new DataView(whole.buffer);
+  view.setUint8(0, kind);
+  view.setUint16(1, channel, true);
+  if (number !== undefined) view.setBigUint64(HEAD_BYTES, BigInt(number), true);
+  if (bytes !== undefined) whole.set(bytes, head);
+  return whole;
 }

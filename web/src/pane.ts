@@ -1,0 +1,149 @@
+// A terminal's place on the page: how many cells fit it, and how a session of another size is shown in it whole. Knows no session.
+
+import type { Terminal } from "@xterm/xterm";
+
+import { accelerate, makeTerminal } from "./terminal";
+import type { Theme } from "./themes";
+import { CELLS_MAX, type Size } from "./wire";
+
+// Dragging a window's edge makes a size every frame; programs redraw for each they are told.
+const CALM_MS = 80;
+
+// How long a session may have another size before it is shown smaller: one that follows this window has it sooner.
+const FOLLOW_MS = 300;
+
+// What a session too large is scaled down to at most, in pixels; beyond that it scrolls.
+const FONT_PX_MIN = 5;
+
+// The least a shell can be used with.
+const COLS_MIN = 2;
+
+// The terminal's own slider takes this, in pixels.
+const SLIDER_PX = 14;
+
+/** One terminal in one element. */
+export class Pane {
+  readonly terminal: Terminal;
+  readonly #host = document.createElement("div");
+  readonly #fitted: (size: Size) => void;
+  #fontPx: number;
+  // A cell at the font size that was chosen.
+  #cell = { width: 0, height: 0 };
+  #own: Size = { cols: 80, rows: 24 };
+  #calm: ReturnType<typeof setTimeout> | undefined;
+  #follow: ReturnType<typeof setTimeout> | undefined;
+  #slow: (() => void) | undefined;
+
+  /** `fitted` is called with the size that fits, whenever it changed. */
+  constructor(stage: HTMLElement, theme: Theme, fontPx: number, fitted: (size: Size) => void) {
+    this.#fitted = fitted;
+    this.#fontPx = fontPx;
+    this.terminal = makeTerminal(this.#own, fontPx);
+    this.terminal.options.theme = theme.terminal;
+    this.#host.className = "pane";
+    stage.append(this.#host);
+    this.terminal.open(this.#host);
+    this.#measure();
+    this.terminal.resize(this.#own.cols, this.#own.rows);
+    this.terminal.onResize(() => this.#settle());
+    new ResizeObserver(() => this.#measure()).observe(this.#host);
+    this.show();
+  }
+
+  /** The size that fits. */
+  get own(): Size {
+    return this.#own;
+  }
+
+  /** Shows the terminal. Browsers have few WebGL contexts, so only what is shown has one. */
+  show(): void {
+    this.#host.hidden = false;
+    this.#slow ??= accelerate(this.terminal, () => this.#measure());
+    this.#measure();
+  }
+
+  /** Hides it; it goes on taking output. */
+  hide(): void {
+    this.#host.hidden = true;
+    this.#slow?.();
+    this.#slow = undefined;
+  }
+
+  /** Takes another theme and font size. */
+  dress(theme: Theme, fontPx: number): void {
+    this.terminal.options.theme = theme.terminal;
+    if (fontPx === this.#fontPx) return;
+    this.#fontPx = fontPx;
+    this.terminal.options.fontSize = fontPx;
+    this.#measure();
+  }
+
+  /** Shows that the program wants to be looked at. */
+  flash(): void {
+    this.#host.classList.remove("bell");
+    // A class that comes back at once starts no animation; one that comes back after a layout does.
+    void this.#host.offsetWidth;
+    this.#host.classList.add("bell");
+  }
+
+  /** Takes the terminal from the page. */
+  close(): void {
+    clearTimeout(this.#calm);
+    clearTimeout(this.#follow);
+    this.#slow?.();
+    this.terminal.dispose();
+    this.#host.remove();
+  }
+
+  #measure(): void {
+    if (this.#host.hidden || this.#host.clientWidth === 0) return;
+    if (this.terminal.options.fontSize === this.#fontPx) this.#cell = this.#cellNow();
+    const room = this.#room();
+    const cols = Math.min(CELLS_MAX, Math.max(COLS_MIN, Math.floor(room.width / this.#cell.width)));
+    const rows = Math.min(CELLS_MAX, Math.max(1, Math.floor(room.height / this.#cell.height)));
+    if (cols !== this.#own.cols || rows !== this.#own.rows) {
+      this.#own = { cols, rows };
+      clearTimeout(this.#calm);
+      this.#calm = setTimeout(() => this.#fitted(this.#own), CALM_MS);
+    }
+    this.#settle();
+  }
+
+  // The chosen font while the session has this window's size; else, after a moment, one with which all of it is seen.
+  #settle(): void {
+    clearTimeout(this.#follow);
+    const { cols, rows } = this.terminal;
+    if (cols !== this.#own.cols || rows !== this.#own.rows) this.#follow = setTimeout(() => this.#scale(), FOLLOW_MS);
+    else this.#scale();
+  }
+
+  #scale(): void {
+    const { terminal } = this;
+    const room = this.#room();
+    const [width, height] = [terminal.cols * this.#cell.width, terminal.rows * this.#cell.height];
+    const foreign = terminal.cols !== this.#own.cols || terminal.rows !== this.#own.rows;
+    this.#host.classList.toggle("foreign", foreign);
+    const share = foreign ? Math.min(1, room.width / width, room.height / height) : 1;
+    let fontPx = share === 1 ? this.#fontPx : Math.max(FONT_PX_MIN, Math.floor(this.#fontPx * share * 4) / 4);
+    terminal.options.fontSize = fontPx;
+    // Renderers round a cell to whole pixels of the screen, so what should fit may not.
+    while (share < 1 && fontPx > FONT_PX_MIN) {
+      const cell = this.#cellNow();
+      if (cell.width * terminal.cols <= room.width && cell.height * terminal.rows <= room.height) break;
+      fontPx -= 0.25;
+      terminal.options.fontSize = fontPx;
+    }
+  }
+
+  #cellNow(): { width: number; height: number } {
+    const { width, height } = this.terminal.element!.querySelector(".xterm-screen")!.getBoundingClientRect();
+    return { width: width / this.terminal.cols, height: height / this.terminal.rows };
+  }
+
+  #room(): { width: number; height: number } {
+    const style = getComputedStyle(this.terminal.element!);
+    const across = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight) + SLIDER_PX;
+    const down = parseFloat(style.paddingTop) + parseFloat(style.paddingBottom);
+    return { width: this.#host.clientWidth - across, height: this.#host.clientHeight - down };
+  }
+}

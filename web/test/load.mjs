@@ -1,0 +1,15 @@
+// Loads a module of src/ as the bundler sees it, for tests of the page's parts without a browser.
+
+import { build } from "esbuild";
+import { fileURLToPath } from "node:url";
+
+export async function load(name) {
+  const entry = fileURLToPath(new URL(`../src/${name}.ts`, import.meta.url));
+  const { outputFiles } = await build({ entryPoints: [entry], bundle: true, format: "esm", write: false });
+  return import(`data:text/javascript;base64,${Buffer.from(outputFiles[0].contents).toString("base64")}`);
+}
+
+/** Bytes of a text. */
+export function bytesOf(text) {
+  return new TextEncoder().encode(text);
+}

@@ -1,0 +1,138 @@
+// The page's small pure parts, each checked against what is expected of it.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { load } from "../load.mjs";
+
+const { backoffMs, BACKOFF_MS_MAX, BACKOFF_MS_MIN } = await load("backoff");
+const { textOf } = await load("clipboard");
+const { peopleOf } = await load("corner");
+const { addressFor, placeOf } = await load("place");
+const { sayingOf } = await load("saying");
+const { read } = await load("settings");
+const { actionOf } = await load("shortcuts");
+const { nameBeside } = await load("names");
+const { THEMES, themeFor } = await load("themes");
+const { controlled } = await load("touch");
+
+test("an address names a place", () => {
+  const cases = [
+    ["/", "demo", "main", false],
+    ["/?project=a-b", "a-b", "main", false],
+    ["/p/x1", "x1", "main", false],
+    ["/p/x1/?session=two&view=1", "x1", "two", true],
+    ["/p/x1?project=other&view=0", "x1", "main", false],
+    ["/?project=&session=", "demo", "main", false],
+  ];
+  for (const [address, project, session, view] of cases) {
+    assert.deepEqual(placeOf(new URL(address, "http://host")), { project, session, view }, address);
+  }
+});
+
+test("what is no project id names no place", () => {
+  for (const address of ["/?project=A", "/?project=-a", "/?project=a-", "/?project=a%2Fb", "/?project=..", `/p/${"a".repeat(41)}`, "/p/a%2e", "/?session=.."]) {
+    assert.equal(placeOf(new URL(address, "http://host")), undefined, address);
+  }
+});
+
+test("the address follows the session and keeps the rest", () => {
+  assert.equal(addressFor(new URL("http://host/?project=a&session=two"), "main"), "/?project=a");
+  assert.equal(addressFor(new URL("http://host/p/a?view=1"), "two"), "/p/a?view=1&session=two");
+});
+
+test("waits double up to a bound, and jitter only shortens them", () => {
+  assert.equal(backoffMs(0, 0), BACKOFF_MS_MIN);
+  assert.equal(backoffMs(2, 0), 4 * BACKOFF_MS_MIN);
+  assert.equal(backoffMs(1000, 0), BACKOFF_MS_MAX);
+  assert.equal(backoffMs(1000, 1), BACKOFF_MS_MAX / 2);
+});
+
+test("a program sets the clipboard, and doesn't read it", () => {
+  assert.equal(textOf(`c;${Buffer.from("å→日").toString("base64")}`), "å→日");
+  assert.equal(textOf("c;?"), undefined);
+  assert.equal(textOf("c;***"), undefined);
+  assert.equal(textOf(`c;${"A".repeat(300_000)}`), undefined);
+});
+
+test("keys of the page are none of the program's", () => {
+  const key = (code, held = "", printed = "") => ({
+    code, key: printed, ctrlKey: held.includes("c"), shiftKey: held.includes("s"), altKey: held.includes("a"), metaKey: held.includes("m"),
+  });
+  const cases = [
+    [key("KeyF", "cs", "F"), { kind: "search" }],
+    [key("KeyF", "c", "f"), undefined],
+    [key("KeyC", "c", "c"), undefined],
+    [key("KeyC", "cs", "C"), { kind: "copy" }],
+    [key("Minus", "c", "-"), { kind: "zoom", steps: -1 }],
+    [key("Minus", "cs", "_"), undefined],
+    [key("Equal", "cs", "+"), { kind: "zoom", steps: 1 }],
+    [key("Digit0", "c", "0"), { kind: "zoom", steps: 0 }],
+    [key("Digit3", "a", "3"), { kind: "tab", index: 2 }],
+    [key("Digit3", "as", "#"), undefined],
+    [key("Digit3", "ca", "³"), undefined],
+    [key("PageUp", "a"), { kind: "previous" }],
+    [key("PageUp"), undefined],
+    [key("Enter", "", "Enter"), undefined],
+    [key("Enter", "cs", "Enter"), { kind: "add" }],
+    [key("KeyF", "m", "f"), undefined],
+  ];
+  for (const [pressed, action] of cases) assert.deepEqual(actionOf(pressed, 2, false), action, JSON.stringify(pressed));
+  assert.equal(actionOf(key("Digit3", "a", "3"), 1, false), undefined);
+  assert.deepEqual(actionOf(key("KeyF", "m", "f"), 1, true), { kind: "search" });
+});
+
+test("held Ctrl makes control characters", () => {
+  for (const [given, made] of [["c", "\x03"], ["C", "\x03"], ["[", "\x1b"], [" ", "\x00"], ["?", "\x7f"], ["é", "é"], ["ab", "ab"]]) {
+    assert.equal(controlled(given), made, given);
+  }
+});
+
+test("settings that make no sense are as if never set", () => {
+  const usual = read(null);
+  assert.deepEqual(read("{"), usual);
+  assert.deepEqual(read('{"theme":"toString","fontSize":"big","copyOnSelect":1}'), usual);
+  assert.deepEqual(read('{"theme":"light","fontSize":1000,"copyOnSelect":true}'), { ...usual, theme: "light", fontSize: 32, copyOnSelect: true });
+});
+
+test("the system's theme is followed unless another is chosen", () => {
+  assert.equal(themeFor("system", true), THEMES.light);
+  assert.equal(themeFor("system", false), THEMES.dark);
+  assert.equal(themeFor("contrast", true), THEMES.contrast);
+});
+
+test("text is told from its ground in every theme", () => {
+  for (const { name, terminal, page } of Object.values(THEMES)) {
+    for (const colour of [terminal.foreground, terminal.cursor, page.quiet]) {
+      assert.ok(contrast(colour, terminal.background) >= 3.9, `${name}: ${colour} on ${terminal.background}`);
+    }
+    assert.ok(contrast(page.quiet, page.raised) >= 3.9, `${name}: ${page.quiet} on ${page.raised}`);
+  }
+});
+
+test("a new session has a name of its own", () => {
+  assert.equal(nameBeside([]), "main");
+  assert.equal(nameBeside(["main"]), "shell-2");
+  assert.equal(nameBeside(["main", "shell-2", "shell-4"]), "shell-3");
+});
+
+test("the status says what is wrong, and nothing while nothing is", () => {
+  assert.equal(sayingOf({ kind: "online" }, { kind: "there" }, 0).text, undefined);
+  assert.match(sayingOf({ kind: "waiting", reason: "connection lost", untilMs: 9 }, { kind: "coming" }, 3).text, /lost.*kept.*reconnecting/);
+  assert.match(sayingOf({ kind: "online" }, { kind: "ended", reason: "exited with status 3" }, 0).text, /status 3/);
+});
+
+test("people are told apart", () => {
+  const clients = [{ id: 1, role: "writer", cols: 80, rows: 24 }, { id: 2, role: "viewer" }];
+  assert.deepEqual(peopleOf({ you: 1, leader: 1, clients }), ["Client 1 80 × 24 (you, leads)", "Client 2 (views)"]);
+});
+
+// The ratio of WCAG 2.
+function contrast(one, other) {
+  const light = (colour) => {
+    const [r, g, b] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [dark, bright] = [light(one), light(other)].sort((a, b) => a - b);
+  return (bright + 0.05) / (dark + 0.05);
+}
