@@ -18,8 +18,12 @@ const CSI = [
 const OSC = [4, 10, 11, 12];
 const DCS = [{ intermediates: "$", final: "q" }];
 
-// Whether the window has the focus, said whenever that changes: nobody typed it, and looking isn't leading.
+// Whether the window has the focus, and where the mouse hovers without a button held: nobody typed it, and looking isn't leading.
 const FOCUS = /^\x1b\[[IO]$/;
+const HOVER = /^\x1b\[<(\d+);\d+;\d+M$/;
+
+// Of a mouse report's first number, the bits for motion and for no button.
+const HOVER_BITS = 0b10_0011;
 
 /** Makes a test for what a terminal says: whether it is an answer. */
 export function answersOf(terminal: Pick<Terminal, "parser">): (data: string) => boolean {
@@ -32,5 +36,11 @@ export function answersOf(terminal: Pick<Terminal, "parser">): (data: string) =>
   for (const id of CSI) terminal.parser.registerCsiHandler(id, ask);
   for (const id of OSC) terminal.parser.registerOscHandler(id, ask);
   for (const id of DCS) terminal.parser.registerDcsHandler(id, ask);
-  return (data) => asked || FOCUS.test(data);
+  return (data) => asked || isGlance(data);
+}
+
+/** Whether a terminal says only that someone looks. */
+export function isGlance(data: string): boolean {
+  const button = HOVER.exec(data)?.[1];
+  return FOCUS.test(data) || (button !== undefined && (Number(button) & HOVER_BITS) === HOVER_BITS);
 }

@@ -9,8 +9,12 @@ export interface BarEvents {
   show(tab: Tab): void;
   close(tab: Tab): void;
   add(): void;
-  /** The bar came or went, and with it room for the terminal; or a name changed. */
-  changed(): void;
+  /** The bar came or went, and with it room for the terminal. */
+  room(): void;
+  /** A session has another name. */
+  named(): void;
+  /** The keyboard goes back to the terminal. */
+  left(): void;
 }
 
 // One tab's elements.
@@ -60,8 +64,15 @@ export class Bar {
       this.#update(tab, drawn);
       if (this.#list.children[at] !== drawn.box) this.#list.insertBefore(drawn.box, this.#list.children[at] ?? null);
     });
+    const wasHidden = this.#bar.hidden;
     this.#bar.hidden = all.length < 2;
     document.documentElement.classList.toggle("barred", all.length > 1);
+    if (wasHidden !== this.#bar.hidden) this.#events.room();
+  }
+
+  /** Takes the keyboard. */
+  focus(): void {
+    this.#list.querySelector<HTMLElement>("[aria-selected=true]")?.focus();
   }
 
   #make(tab: Tab): Drawn {
@@ -108,6 +119,7 @@ export class Bar {
     if (this.#renaming || tab === undefined) return;
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") this.#step(event.key === "ArrowLeft" ? -1 : 1);
     else if (event.key === "F2") this.#rename(tab, this.#list.querySelector("[aria-selected=true]")!);
+    else if (event.key === "Escape") this.#events.left();
     else if (event.key === "Delete" && this.#closable) this.#events.close(tab);
     else return;
     event.preventDefault();
@@ -115,7 +127,7 @@ export class Bar {
 
   #step(steps: 1 | -1): void {
     this.#tabs.turn(steps);
-    this.#list.querySelector<HTMLElement>("[aria-selected=true]")?.focus();
+    this.focus();
   }
 
   #rename(tab: Tab, button: HTMLElement): void {
@@ -129,9 +141,8 @@ export class Bar {
       this.#renaming = false;
       input.replaceWith(button);
       if (keep) this.#labels.set(tab.session, input.value.trim());
-      this.draw();
-      this.#events.changed();
-      tab.focus();
+      this.#events.named();
+      this.#events.left();
     };
     input.onkeydown = (event) => {
       event.stopPropagation();

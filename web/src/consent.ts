@@ -32,6 +32,12 @@ export class Consent {
     this.#box.hidden = false;
   }
 
+  /** Takes the keyboard if there is a question. Says whether. */
+  focus(): boolean {
+    this.#box.querySelector<HTMLElement>(".yes")!.focus();
+    return !this.#box.hidden;
+  }
+
   #answer(yes: boolean): void {
     if (this.#asking === undefined) return;
     this.#answers.set(this.#asking.session, yes);

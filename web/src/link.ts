@@ -174,8 +174,8 @@ export class Link {
     else if (tell.type === "pong") this.#pulse?.pong(tell.id);
     else if (tell.type === "sessions") {
       this.#sessions = tell.sessions;
-      if (this.#state.kind !== "online") this.#opened();
       this.#events.sessions(tell.sessions);
+      if (this.#state.kind !== "online") this.#opened();
     }
   }
 

@@ -72,7 +72,9 @@ function start(place: Place): void {
     show: (tab) => tabs.show(tab.session),
     close: (tab) => void close(tab),
     add: () => tabs.add(),
-    changed: () => review(),
+    room: () => tabs.shown?.pane?.fit(),
+    named: () => review(),
+    left: focus,
   });
   const menu = new Menu(part("menu"), choice, place.view, {
     add: () => tabs.add(),
@@ -92,7 +94,7 @@ function start(place: Place): void {
     corner.lag(link.state.kind === "online" ? lagMs : undefined);
     bar.draw();
     menu.tell();
-    setTitle(place, tab, labels);
+    setTitle(place, tabs, labels);
   }
 
   function linked(state: LinkState): void {
@@ -140,6 +142,9 @@ function start(place: Place): void {
       case "menu":
         menu.toggle();
         return true;
+      case "leave":
+        if (!consent.focus() && !status.focus()) bar.focus();
+        return true;
       case "tab":
         tabs.showAt(action.index);
         return true;
@@ -186,11 +191,12 @@ function start(place: Place): void {
   link.start(token);
 }
 
-function setTitle(place: Place, tab: Tab | undefined, labels: Labels): void {
+function setTitle(place: Place, { shown: tab, all }: Tabs, labels: Labels): void {
   const session = tab?.session ?? place.session;
+  const mark = all.some((tab) => tab.news === "bell") ? "● " : "";
   const shown = session === SESSION_DEFAULT ? place.project : `${place.project}:${session}`;
   const named = tab === undefined || tab.title === session ? shown : tab.title;
-  document.title = `${labels.of(session) ?? named} · Cloister`;
+  document.title = `${mark}${labels.of(session) ?? named} · Cloister`;
 }
 
 function part<Element extends HTMLElement>(id: string): Element {

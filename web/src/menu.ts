@@ -32,6 +32,7 @@ export class Menu {
     font.onchange = () => choice.set({ fontSize: Number(font.value) });
     this.#toggle("copyOnSelect");
     this.#toggle("bellSound");
+    this.#toggle("screenReader");
     this.#button("add", events.add).hidden = view;
     this.#button("search", events.search);
     box.querySelector(".shortcuts")!.replaceChildren(...SHORTCUTS.flatMap(([keys, what]) => [line("dt", keys), line("dd", what)]));
@@ -64,14 +65,15 @@ export class Menu {
   }
 
   #draw(): void {
-    const { theme, fontSize, copyOnSelect, bellSound } = this.#choice.now;
+    const { theme, fontSize, copyOnSelect, bellSound, screenReader } = this.#choice.now;
     this.#field<HTMLSelectElement>("theme").value = theme;
     this.#field<HTMLInputElement>("fontSize").value = String(fontSize);
     this.#field<HTMLInputElement>("copyOnSelect").checked = copyOnSelect;
     this.#field<HTMLInputElement>("bellSound").checked = bellSound;
+    this.#field<HTMLInputElement>("screenReader").checked = screenReader;
   }
 
-  #toggle(name: "copyOnSelect" | "bellSound"): void {
+  #toggle(name: "copyOnSelect" | "bellSound" | "screenReader"): void {
     const box = this.#field<HTMLInputElement>(name);
     box.onchange = () => this.#choice.set({ [name]: box.checked });
   }

@@ -2,6 +2,7 @@
 
 import type { Terminal } from "@xterm/xterm";
 
+import type { Settings } from "./settings";
 import { accelerate, makeTerminal } from "./terminal";
 import type { Theme } from "./themes";
 import { CELLS_MAX, type Size } from "./wire";
@@ -35,14 +36,14 @@ export class Pane {
   #slow: (() => void) | undefined;
 
   /** `fitted` is called with the size that fits, whenever it changed. */
-  constructor(stage: HTMLElement, theme: Theme, fontPx: number, fitted: (size: Size) => void) {
+  constructor(stage: HTMLElement, theme: Theme, settings: Settings, fitted: (size: Size) => void) {
     this.#fitted = fitted;
-    this.#fontPx = fontPx;
-    this.terminal = makeTerminal(this.#own, fontPx);
-    this.terminal.options.theme = theme.terminal;
+    this.#fontPx = settings.fontSize;
+    this.terminal = makeTerminal(this.#own, settings.fontSize);
     this.#host.className = "pane";
     stage.append(this.#host);
     this.terminal.open(this.#host);
+    this.dress(theme, settings);
     this.#measure();
     this.terminal.resize(this.#own.cols, this.#own.rows);
     this.terminal.onResize(() => this.#settle());
@@ -69,13 +70,22 @@ export class Pane {
     this.#slow = undefined;
   }
 
-  /** Takes another theme and font size. */
-  dress(theme: Theme, fontPx: number): void {
+  /** Takes another theme, and settings. */
+  dress(theme: Theme, { fontSize, screenReader }: Settings): void {
     this.terminal.options.theme = theme.terminal;
-    if (fontPx === this.#fontPx) return;
-    this.#fontPx = fontPx;
-    this.terminal.options.fontSize = fontPx;
+    this.terminal.options.minimumContrastRatio = theme.contrast;
+    this.terminal.options.screenReaderMode = screenReader;
+    if (fontSize === this.#fontPx) return;
+    this.#fontPx = fontSize;
+    this.terminal.options.fontSize = fontSize;
     this.#measure();
+  }
+
+  /** Fits at once: what is around the pane changed. */
+  fit(): void {
+    this.#measure();
+    clearTimeout(this.#calm);
+    this.#fitted(this.#own);
   }
 
   /** Shows that the program wants to be looked at. */

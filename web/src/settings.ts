@@ -8,6 +8,7 @@ export interface Settings {
   readonly fontSize: number;
   readonly copyOnSelect: boolean;
   readonly bellSound: boolean;
+  readonly screenReader: boolean;
 }
 
 /** Font sizes in pixels: legible, and still a terminal. */
@@ -16,7 +17,7 @@ export const FONT_PX_MAX = 32;
 
 const KEY = "cloister.settings";
 
-const DEFAULTS: Settings = { theme: "system", fontSize: 14, copyOnSelect: false, bellSound: false };
+const DEFAULTS: Settings = { theme: "system", fontSize: 14, copyOnSelect: false, bellSound: false, screenReader: false };
 
 /** The settings and who follows them. */
 export class Choice {
@@ -65,12 +66,13 @@ export class Choice {
 /** Reads what was stored, by whatever version: what makes no sense is as if it had never been set. */
 export function read(text: string | null): Settings {
   const given = parse(text);
-  const { theme, fontSize, copyOnSelect, bellSound } = given as Partial<Record<keyof Settings, unknown>>;
+  const { theme, fontSize, copyOnSelect, bellSound, screenReader } = given as Partial<Record<keyof Settings, unknown>>;
   return {
     theme: theme === "system" || (typeof theme === "string" && Object.hasOwn(THEMES, theme)) ? (theme as ThemeKey) : DEFAULTS.theme,
     fontSize: typeof fontSize === "number" && Number.isFinite(fontSize) ? Math.min(FONT_PX_MAX, Math.max(FONT_PX_MIN, fontSize)) : DEFAULTS.fontSize,
     copyOnSelect: copyOnSelect === true,
     bellSound: bellSound === true,
+    screenReader: screenReader === true,
   };
 }
 

@@ -2,7 +2,7 @@
 
 /** What a key does. */
 export type Action =
-  | { readonly kind: "search" | "copy" | "add" | "menu" | "next" | "previous" }
+  | { readonly kind: "search" | "copy" | "add" | "menu" | "leave" | "next" | "previous" }
   | { readonly kind: "tab"; readonly index: number }
   | { readonly kind: "zoom"; readonly steps: -1 | 0 | 1 };
 
@@ -16,6 +16,7 @@ export const SHORTCUTS: readonly (readonly [string, string])[] = [
   ["Alt+Page Up, Down", "the one before, the next"],
   ["F2 on a tab", "rename"],
   ["Ctrl+Shift+,", "this menu"],
+  ["Ctrl+Shift+.", "to what is asked, or to the tabs"],
 ];
 
 type Key = Pick<KeyboardEvent, "ctrlKey" | "shiftKey" | "altKey" | "metaKey" | "key" | "code">;
@@ -38,6 +39,8 @@ export function actionOf(key: Key, tabs: number, mac: boolean): Action | undefin
       return { kind: "add" };
     case "Comma":
       return { kind: "menu" };
+    case "Period":
+      return { kind: "leave" };
     default:
       return undefined;
   }

@@ -58,6 +58,12 @@ export class Status {
     if (text !== "") this.#remarkTimer = setTimeout(() => this.remark(""), REMARK_MS);
   }
 
+  /** Takes the keyboard if there is a button. Says whether. */
+  focus(): boolean {
+    this.#button.focus();
+    return !this.#box.hidden && !this.#button.hidden;
+  }
+
   #put(saying: Saying): void {
     this.#text.textContent = saying.text ?? "";
     this.#button.textContent = saying.button ?? "";

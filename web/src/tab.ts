@@ -89,9 +89,9 @@ export class Tab {
   /** Comes to the front. */
   show(): void {
     this.#shown = true;
-    this.#news = "none";
     if (this.#pane === undefined) this.#open();
     else this.#pane.show();
+    this.#seen();
     this.focus();
   }
 
@@ -109,16 +109,12 @@ export class Tab {
   /** Someone looks at the page again. */
   look(): void {
     this.#hold?.look();
+    if (this.#shown) this.#seen();
   }
 
   /** Takes settings and theme as they are now. */
   dress(): void {
-    this.#pane?.dress(this.#desk.theme(), this.#desk.settings().fontSize);
-  }
-
-  /** Types as if it came from the keyboard. */
-  type(data: string): void {
-    this.#pane?.terminal.input(data);
+    this.#pane?.dress(this.#desk.theme(), this.#desk.settings());
   }
 
   /** After an end or a refusal: tries once more. Says whether there was anything to try. */
@@ -141,7 +137,7 @@ export class Tab {
 
   #open(): void {
     const desk = this.#desk;
-    const pane = new Pane(desk.stage, desk.theme(), desk.settings().fontSize, (size) => hold.resize(size));
+    const pane = new Pane(desk.stage, desk.theme(), desk.settings(), (size) => hold.resize(size));
     const { terminal } = pane;
     this.#pane = pane;
     const hold = new Hold(this.session, desk.role, pane.own, desk.link, terminal, {
@@ -195,8 +191,14 @@ export class Tab {
     this.#desk.rang(this);
   }
 
+  #seen(): void {
+    if (document.hidden) return;
+    this.#news = "none";
+    this.#desk.changed(this);
+  }
+
   #notice(news: "output" | "bell"): void {
-    if (this.#shown || this.#news === news || this.#news === "bell") return;
+    if ((this.#shown && !document.hidden) || this.#news === news || this.#news === "bell") return;
     this.#news = news;
     this.#desk.changed(this);
   }

@@ -33,8 +33,9 @@ export class Tabs {
     if (tab === this.#shown) return tab.focus();
     this.#shown?.hide();
     this.#shown = tab;
-    tab.show();
+    // First what is around it, so that the terminal starts with the size it will have.
     this.#changed();
+    tab.show();
   }
 
   /** Shows the tab at a place, if there is one. */

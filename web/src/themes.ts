@@ -18,6 +18,8 @@ export const FONTS = [
 export interface Theme {
   readonly name: string;
   readonly light: boolean;
+  /** Programs' colours are made to differ from their ground by this much at least (WCAG's ratio); 1 leaves them. */
+  readonly contrast: number;
   readonly terminal: ITheme;
   readonly page: {
     readonly raised: string;
@@ -35,6 +37,7 @@ const SLIDER_LIGHT = { scrollbarSliderBackground: "#0000001a", scrollbarSliderHo
 const DARK: Theme = {
   name: "Dark",
   light: false,
+  contrast: 1,
   page: { raised: "#1a2027", line: "#2c353f", quiet: "#8e99a5", accent: "#e2b679", bad: "#e27d7d" },
   terminal: {
     ...SLIDER_DARK,
@@ -66,6 +69,7 @@ const DARK: Theme = {
 const LIGHT: Theme = {
   name: "Light",
   light: true,
+  contrast: 4.5,
   page: { raised: "#ffffff", line: "#d5dae0", quiet: "#5c6670", accent: "#96600f", bad: "#b3372f" },
   terminal: {
     ...SLIDER_LIGHT,
@@ -97,6 +101,7 @@ const LIGHT: Theme = {
 const SOLARIZED_DARK: Theme = {
   name: "Solarized dark",
   light: false,
+  contrast: 1,
   page: { raised: "#073642", line: "#17505c", quiet: "#93a1a1", accent: "#b58900", bad: "#dc322f" },
   terminal: {
     ...SLIDER_DARK,
@@ -128,6 +133,7 @@ const SOLARIZED_DARK: Theme = {
 const SOLARIZED_LIGHT: Theme = {
   name: "Solarized light",
   light: true,
+  contrast: 3,
   page: { raised: "#eee8d5", line: "#d9d2bd", quiet: "#586e75", accent: "#8f6b00", bad: "#c42a27" },
   terminal: {
     ...SLIDER_LIGHT,
@@ -159,6 +165,7 @@ const SOLARIZED_LIGHT: Theme = {
 const CONTRAST: Theme = {
   name: "High contrast",
   light: false,
+  contrast: 7,
   page: { raised: "#101010", line: "#6b6b6b", quiet: "#d0d0d0", accent: "#ffd54a", bad: "#ff8a80" },
   terminal: {
     ...SLIDER_DARK,

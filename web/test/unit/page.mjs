@@ -5,6 +5,7 @@ import { test } from "node:test";
 
 import { load } from "../load.mjs";
 
+const { isGlance } = await load("answers");
 const { backoffMs, BACKOFF_MS_MAX, BACKOFF_MS_MIN } = await load("backoff");
 const { textOf } = await load("clipboard");
 const { peopleOf } = await load("corner");
@@ -46,6 +47,11 @@ test("waits double up to a bound, and jitter only shortens them", () => {
   assert.equal(backoffMs(2, 0), 4 * BACKOFF_MS_MIN);
   assert.equal(backoffMs(1000, 0), BACKOFF_MS_MAX);
   assert.equal(backoffMs(1000, 1), BACKOFF_MS_MAX / 2);
+});
+
+test("looking is told from typing", () => {
+  for (const glance of ["\x1b[I", "\x1b[O", "\x1b[<35;3;4M", "\x1b[<51;3;4M"]) assert.equal(isGlance(glance), true, JSON.stringify(glance));
+  for (const key of ["a", "\x1b[A", "\x1bOP", "\x1b[<0;3;4M", "\x1b[<32;3;4M", "\x1b[<35;3;4m", "\x1b[<64;3;4M"]) assert.equal(isGlance(key), false, JSON.stringify(key));
 });
 
 test("a program sets the clipboard, and doesn't read it", () => {
