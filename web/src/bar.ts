@@ -82,7 +82,9 @@ export class Bar {
     name.type = "button";
     name.setAttribute("role", "tab");
     name.onclick = () => this.#events.show(tab);
-    name.onauxclick = (event) => event.button === 1 && this.#closable && this.#events.close(tab);
+    name.onauxclick = (event) => {
+      if (event.button === 1 && this.#closable) this.#events.close(tab);
+    };
     name.ondblclick = () => this.#rename(tab, name);
     const close = element("button", "close");
     close.type = "button";

@@ -15,7 +15,9 @@ export class Consent {
     this.#answered = answered;
     box.querySelector<HTMLButtonElement>(".yes")!.onclick = () => this.#answer(true);
     box.querySelector<HTMLButtonElement>(".no")!.onclick = () => this.#answer(false);
-    box.onkeydown = (event) => event.key === "Escape" && this.#answer(false);
+    box.onkeydown = (event) => {
+      if (event.key === "Escape") this.#answer(false);
+    };
   }
 
   /** A session wants this text in the clipboard. */

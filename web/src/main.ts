@@ -43,7 +43,10 @@ function start(place: Place): void {
   const link = new Link(place, {
     state: linked,
     sessions: (names) => tabs.sync(names),
-    lag: (ms) => review((lagMs = ms)),
+    lag: (ms) => {
+      corner.lag((lagMs = ms));
+      menu.tell();
+    },
   });
   const tabs = new Tabs(
     {
@@ -87,17 +90,17 @@ function start(place: Place): void {
   });
 
   // Shows how things are now. Called for whatever changed: there is little to draw, and nothing to forget.
-  function review(_change?: unknown): void {
+  function review(): void {
     const tab = tabs.shown;
     status.say(sayingOf(link.state, tab?.state, tab?.waiting ?? 0));
     corner.people(tab?.company, place.view);
-    corner.lag(link.state.kind === "online" ? lagMs : undefined);
     bar.draw();
     menu.tell();
     setTitle(place, tabs, labels);
   }
 
   function linked(state: LinkState): void {
+    if (state.kind !== "online") corner.lag(0);
     if (state.kind === "locked") {
       if (state.refused) forgetToken();
       ask.open(state.refused);

@@ -133,16 +133,22 @@ export class Pane {
     const [width, height] = [terminal.cols * this.#cell.width, terminal.rows * this.#cell.height];
     const foreign = terminal.cols !== this.#own.cols || terminal.rows !== this.#own.rows;
     this.#host.classList.toggle("foreign", foreign);
+    this.#host.classList.remove("vast");
     const share = foreign ? Math.min(1, room.width / width, room.height / height) : 1;
     let fontPx = share === 1 ? this.#fontPx : Math.max(FONT_PX_MIN, Math.floor(this.#fontPx * share * 4) / 4);
     terminal.options.fontSize = fontPx;
     // Renderers round a cell to whole pixels of the screen, so what should fit may not.
     while (share < 1 && fontPx > FONT_PX_MIN) {
-      const cell = this.#cellNow();
-      if (cell.width * terminal.cols <= room.width && cell.height * terminal.rows <= room.height) break;
+      if (this.#fits(room)) break;
       fontPx -= 0.25;
       terminal.options.fontSize = fontPx;
     }
+    this.#host.classList.toggle("vast", foreign && !this.#fits(room));
+  }
+
+  #fits(room: { readonly width: number; readonly height: number }): boolean {
+    const cell = this.#cellNow();
+    return cell.width * this.terminal.cols <= room.width && cell.height * this.terminal.rows <= room.height;
   }
 
   #cellNow(): { width: number; height: number } {
