@@ -1,6 +1,6 @@
 // The corner with the menu's button, and who and what is worth a glance: company, a slow link. Knows no session.
 
-import type { Company } from "./hold";
+import { companyOf, type Company } from "./company";
 
 // A lag that one feels while typing, in ms.
 const SLOW_MS = 150;
@@ -18,9 +18,7 @@ export class Corner {
 
   /** Shows who is there, if that is more than oneself. */
   people(company: Company | undefined, view: boolean): void {
-    const count = company?.clients.length ?? 1;
-    const role = view ? "view only" : company?.leader === company?.you ? "you lead" : "you watch";
-    const shown = count > 1 ? `${count} here · ${role}` : view ? role : "";
+    const shown = companyOf(company, view);
     this.#people.hidden = shown === "";
     if (this.#people.textContent !== shown) this.#people.textContent = shown;
   }
@@ -32,14 +30,4 @@ export class Corner {
     this.#lag.hidden = steadyMs < SLOW_MS;
     this.#lag.textContent = `${Math.round(steadyMs)} ms`;
   }
-}
-
-/** Who is there, one line each. */
-export function peopleOf(company: Company | undefined): string[] {
-  if (company === undefined) return [];
-  return company.clients.map(({ id, role, cols, rows }) => {
-    const marks = [id === company.you && "you", id === company.leader && "leads", role === "viewer" && "views"].filter(Boolean);
-    const size = cols === undefined || rows === undefined ? "" : ` ${cols} × ${rows}`;
-    return `Client ${id}${size}${marks.length > 0 ? ` (${marks.join(", ")})` : ""}`;
-  });
 }

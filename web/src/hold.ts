@@ -3,11 +3,12 @@
 
 import type { Terminal } from "@xterm/xterm";
 
+import { leads, type Company } from "./company";
 import { Input } from "./input";
 import type { Link, Rider } from "./link";
 import { Output } from "./output";
 import { oneLine } from "./server";
-import { ackFrame, answerFrame, inputFrame, type Bytes, type ChannelTell, type Frame, type Member, type Role, type Size } from "./wire";
+import { ackFrame, answerFrame, inputFrame, type Bytes, type ChannelTell, type Frame, type Role, type Size } from "./wire";
 
 /** How a hold is. */
 export type HoldState =
@@ -17,13 +18,6 @@ export type HoldState =
   /** The session ended, with status 0 if `well`. */
   | { readonly kind: "ended"; readonly reason: string; readonly well: boolean }
   | { readonly kind: "refused"; readonly reason: string };
-
-/** Who else holds the session. */
-export interface Company {
-  readonly you: number;
-  readonly leader: number | null;
-  readonly clients: readonly Member[];
-}
 
 /** What a hold asks and tells. */
 export interface HoldEvents {
@@ -91,11 +85,6 @@ export class Hold implements Rider {
     return this.#company;
   }
 
-  /** Whether the session follows this client's size and hears its terminal's answers. */
-  get leads(): boolean {
-    return this.#company !== undefined && this.#company.leader === this.#company.you;
-  }
-
   /** Whether the terminal just shows what was said before. */
   get painting(): boolean {
     return this.#output.painting;
@@ -116,7 +105,7 @@ export class Hold implements Rider {
 
   /** Passes on what the terminal says of itself, which only the leader's may. */
   answer(bytes: Bytes): void {
-    if (this.leads && !this.#output.painting) this.#attached((channel) => this.#link.send(answerFrame(channel, bytes)));
+    if (leads(this.#company) && !this.#output.painting) this.#attached((channel) => this.#link.send(answerFrame(channel, bytes)));
   }
 
   /** The size this client would have. */

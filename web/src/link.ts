@@ -1,10 +1,11 @@
 // The link to a project: a WebSocket that comes back, and the channels on it. Knows neither what a session is nor how one looks.
 
 import { backoffMs } from "./backoff";
+import { Channels } from "./channels";
 import type { Place } from "./place";
 import { Pulse } from "./pulse";
 import { askWhy, oneLine, socketUrl } from "./server";
-import { CHANNELS_MAX, PROTOCOL, readFrame, type Ask, type Bytes, type ChannelTell, type Frame, type Tell } from "./wire";
+import { PROTOCOL, readFrame, type Ask, type Bytes, type ChannelTell, type Frame, type Tell } from "./wire";
 
 /** What a link does just now. */
 export type LinkState =
@@ -53,8 +54,7 @@ export class Link {
   readonly #place: Place;
   readonly #events: LinkEvents;
   readonly #riders = new Set<Rider>();
-  readonly #channels = new Map<number, Rider>();
-  #channelLast = 0;
+  readonly #channels = new Channels<Rider>();
   #token = "";
   #state: LinkState = { kind: "locked", refused: false };
   #socket: WebSocket | undefined;
@@ -105,21 +105,17 @@ export class Link {
   /** Lets a rider go, with its channels. */
   leave(rider: Rider): void {
     this.#riders.delete(rider);
-    for (const [channel, owner] of this.#channels) if (owner === rider) this.#channels.delete(channel);
+    this.#channels.freeAll(rider);
   }
 
-  /** A channel for a rider, undefined if none is free. Never one that was used a moment ago: frames for that may still be on their way. */
+  /** A channel for a rider, undefined if none is free. */
   channel(rider: Rider): number | undefined {
-    if (this.#channels.size >= CHANNELS_MAX) return undefined;
-    do this.#channelLast = (this.#channelLast + 1) & 0xffff;
-    while (this.#channels.has(this.#channelLast));
-    this.#channels.set(this.#channelLast, rider);
-    return this.#channelLast;
+    return this.#channels.take(rider);
   }
 
   /** A channel is over. */
   free(channel: number): void {
-    this.#channels.delete(channel);
+    this.#channels.free(channel);
   }
 
   /** Says something, if there is a connection. */
@@ -166,11 +162,11 @@ export class Link {
     this.#pulse?.heard();
     if (typeof data !== "string") {
       const frame = readFrame(data);
-      if (frame !== undefined) this.#channels.get(frame.channel)?.frame(frame);
+      if (frame !== undefined) this.#channels.of(frame.channel)?.frame(frame);
       return;
     }
     const tell = JSON.parse(data) as Tell;
-    if ("channel" in tell) this.#channels.get(tell.channel)?.told(tell);
+    if ("channel" in tell) this.#channels.of(tell.channel)?.told(tell);
     else if (tell.type === "pong") this.#pulse?.pong(tell.id);
     else if (tell.type === "sessions") {
       this.#sessions = tell.sessions;

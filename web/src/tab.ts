@@ -5,7 +5,8 @@
 
 import { answersOf } from "./answers";
 import { obeyClipboard } from "./clipboard";
-import { Hold, type Company, type HoldState, type Ride } from "./hold";
+import type { Company } from "./company";
+import { Hold, type HoldState, type Ride } from "./hold";
 import { Pane } from "./pane";
 import { oneLine } from "./server";
 import type { Settings } from "./settings";

@@ -3,9 +3,6 @@
 /** The subprotocol's name. */
 export const PROTOCOL = "cloister.v1";
 
-/** Most channels of one WebSocket. */
-export const CHANNELS_MAX = 64;
-
 /** A terminal's size in cells. */
 export interface Size {
   readonly cols: number;

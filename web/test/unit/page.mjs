@@ -8,7 +8,7 @@ import { load } from "../load.mjs";
 const { isGlance } = await load("answers");
 const { backoffMs, BACKOFF_MS_MAX, BACKOFF_MS_MIN } = await load("backoff");
 const { textOf } = await load("clipboard");
-const { peopleOf } = await load("corner");
+const { companyOf, peopleOf } = await load("company");
 const { addressFor, placeOf } = await load("place");
 const { sayingOf } = await load("saying");
 const { read } = await load("settings");
@@ -130,6 +130,8 @@ test("the status says what is wrong, and nothing while nothing is", () => {
 
 test("people are told apart", () => {
   const clients = [{ id: 1, role: "writer", cols: 80, rows: 24 }, { id: 2, role: "viewer" }];
+  assert.equal(companyOf({ you: 1, leader: 1, clients }, false), "2 here · you lead");
+  assert.equal(companyOf(undefined, false), "");
   assert.deepEqual(peopleOf({ you: 1, leader: 1, clients }), ["Client 1 80 × 24 (you, leads)", "Client 2 (views)"]);
 });
 
