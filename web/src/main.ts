@@ -56,6 +56,11 @@ function start(place: Place): void {
       role: place.view ? "viewer" : "writer",
       settings: () => choice.now,
       theme: () => look.theme,
+      again: (tab) => {
+        if (link.state.kind !== "halted") return tab.again();
+        link.again();
+        return true;
+      },
       modified: (data) => touch.modified(data),
       changed: () => review(),
       state: (tab, state) => {

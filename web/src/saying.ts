@@ -15,7 +15,7 @@ export function sayingOf(link: LinkState, hold: HoldState | undefined, waiting: 
     case "waiting":
       return { kind: "waiting", text: `${link.reason}${kept} · reconnecting`, untilMs: link.untilMs, button: "Try now" };
     case "halted":
-      return { kind: "halted", text: link.reason, button: "Try again" };
+      return { kind: "halted", text: link.reason, button: "Enter tries again" };
     case "online":
       return held(hold);
   }

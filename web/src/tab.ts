@@ -20,6 +20,8 @@ export interface Desk {
   readonly role: Role;
   settings(): Settings;
   theme(): Theme;
+  /** Enter was pressed: tries once more what is at its end. Says whether there was anything to try. */
+  again(tab: Tab): boolean;
   /** Changes what is typed, by modifiers that are held down on the screen. */
   modified(data: string): string;
   /** Something about a tab changed. */
@@ -152,7 +154,6 @@ export class Tab {
       doubt: () => desk.remark(this, "some of what was typed may not have arrived"),
     });
     this.#hold = hold;
-    terminal.options.disableStdin = desk.role === "viewer";
     const isAnswer = answersOf(terminal);
     terminal.onData((data) => (isAnswer(data) ? hold.answer(encode(data)) : this.#typed(data)));
     terminal.onBinary((data) => this.#send(Uint8Array.from(data, (char) => char.charCodeAt(0))));
@@ -168,12 +169,13 @@ export class Tab {
   }
 
   #typed(data: string): void {
-    if (data === "\r" && this.again()) return;
+    if (data === "\r" && this.#desk.again(this)) return;
     this.#send(encode(this.#desk.modified(data)));
   }
 
   #send(bytes: Uint8Array<ArrayBuffer>): void {
     const hold = this.#hold!;
+    if (this.#desk.role === "viewer") return this.#desk.remark(this, "not typed: this page is to see only");
     if (hold.type(bytes)) {
       if (hold.state.kind === "coming") this.#desk.changed(this);
     } else if (hold.state.kind === "there") this.#desk.remark(this, "not typed: the program isn’t reading, and too much is waiting for it");

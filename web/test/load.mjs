@@ -1,7 +1,11 @@
 // Loads a module of src/ as the bundler sees it, for tests of the page's parts without a browser.
 
 import { build } from "esbuild";
+import { webcrypto } from "node:crypto";
 import { fileURLToPath } from "node:url";
+
+// Node 18 has it, but not where browsers do.
+globalThis.crypto ??= webcrypto;
 
 export async function load(name) {
   const entry = fileURLToPath(new URL(`../src/${name}.ts`, import.meta.url));
