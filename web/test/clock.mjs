@@ -2,7 +2,7 @@
 
 /** Replaces the timers and the clock until the test ends; the answer lets time pass. */
 export function clock(t) {
-  const kept = { setTimeout, clearTimeout, setInterval, clearInterval, now: performance.now };
+  const kept = { setTimeout, clearTimeout, setInterval, clearInterval, performance };
   const timers = new Map();
   let [nowMs, last] = [1000, 0];
   const add = (run, ms, every) => {
@@ -15,11 +15,13 @@ export function clock(t) {
     clearTimeout: (id) => timers.delete(id),
     clearInterval: (id) => timers.delete(id),
   });
-  performance.now = () => nowMs;
+  // Node makes it an accessor of the global object.
+  const put = (value) => Object.defineProperty(globalThis, "performance", { value, configurable: true, writable: true });
+  put({ now: () => nowMs });
   t.after(() => {
-    const { now, ...rest } = kept;
-    Object.assign(globalThis, rest);
-    performance.now = now;
+    const { performance, ...timers } = kept;
+    Object.assign(globalThis, timers);
+    put(performance);
   });
   return (ms) => {
     const endMs = nowMs + ms;
