@@ -81,6 +81,7 @@ export class Bar {
     const name = element("button", "name");
     name.type = "button";
     name.setAttribute("role", "tab");
+    name.setAttribute("aria-controls", "stage");
     name.onclick = () => this.#events.show(tab);
     name.onauxclick = (event) => {
       if (event.button === 1 && this.#closable) this.#events.close(tab);
