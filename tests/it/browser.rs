@@ -1,8 +1,11 @@
-//! The page: how its files are served, and how it works for a person at a real browser (`web/test/terminal.mjs`, which
-//! needs node, Debian's chromium and `web/node_modules`).
+//! The page: how its files are served, and how it works for a person at a real browser (`web/test/`, which needs node,
+//! Debian's chromium and `web/node_modules`).
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
 
 use crate::harness::{Server, block_on};
 
@@ -13,18 +16,30 @@ const CHROMIUM: &str = "/usr/bin/chromium";
 fn a_person_works_in_a_browser() {
     let Some(server) = Server::start() else { return };
     let Some(web) = web_or_skip(&server) else { return };
-    let run = Command::new("node")
-        .arg(web.join("test/terminal.mjs"))
-        .arg(format!("http://{}", server.address))
-        .arg(server.project())
-        .env("CLOISTER_TOKEN", &server.token)
-        .env("CHROMIUM", CHROMIUM)
-        .output()
-        .expect("node runs");
+    let run = script(&web, "terminal.mjs", &server).output().expect("node runs");
     let said = [run.stdout, run.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(run.status.success(), "{said}");
     print!("{said}");
     assert!(!server.log().contains(&server.token), "the token was logged");
+}
+
+#[test]
+fn a_page_survives_its_server() {
+    let Some(mut server) = Server::start() else { return };
+    let Some(web) = web_or_skip(&server) else { return };
+    let mut script = script(&web, "restart.mjs", &server);
+    let mut run = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node runs");
+    let mut lines = BufReader::new(run.stdout.take().expect("its output is piped")).lines().map_while(Result::ok);
+    if lines.any(|line| line == "restart") {
+        server.signal(Signal::KILL);
+        server.ended();
+        server.restart();
+        let mut input = run.stdin.take().expect("its input is piped");
+        writeln!(input, "http://{}", server.address).expect("node reads");
+    }
+    // It ends by itself; a server that went first would be its failure.
+    let said: Vec<_> = lines.collect();
+    assert!(run.wait().expect("node is our child").success(), "{said:?}");
 }
 
 #[test]
@@ -55,6 +70,18 @@ fn the_page_is_fenced_in_and_asked_for_only_once() {
         }
         assert_eq!(get("/assets/none.js", "").await.status, 404);
     });
+}
+
+/// A test of the page, to be run against a server.
+fn script(web: &Path, name: &str, server: &Server) -> Command {
+    let mut command = Command::new("node");
+    command
+        .arg(web.join("test").join(name))
+        .arg(format!("http://{}", server.address))
+        .arg(server.project())
+        .env("CLOISTER_TOKEN", &server.token)
+        .env("CHROMIUM", CHROMIUM);
+    command
 }
 
 /// The scripts that the page loads; none if it is the one that says how to build it.
