@@ -36,7 +36,7 @@ export interface HoldEvents {
 }
 
 /** What a hold needs of a link. */
-export type Ride = Pick<Link, "join" | "leave" | "channel" | "free" | "ask" | "send">;
+export type Ride = Pick<Link, "sessions" | "join" | "leave" | "channel" | "free" | "ask" | "send">;
 
 /** One page's hold on one session. */
 export class Hold implements Rider {
@@ -119,7 +119,7 @@ export class Hold implements Rider {
   look(): void {
     if (!this.#asleep) return;
     this.#asleep = false;
-    this.#attach();
+    this.#return();
   }
 
   /** After an end or a refusal: tries once more, which starts the session. Says whether there was anything to try. */
@@ -136,12 +136,9 @@ export class Hold implements Rider {
     this.#link.leave(this);
   }
 
-  opened(sessions: readonly string[]): void {
+  opened(): void {
     this.#online = true;
-    if (this.#state.kind !== "coming") return;
-    // A shell that ended meanwhile isn't followed by another one unasked.
-    if (this.#life !== undefined && !sessions.includes(this.session)) return this.#end({ kind: "ended", reason: "ended while away", well: false });
-    this.#attach();
+    if (this.#state.kind === "coming") this.#return();
   }
 
   closed(broken: boolean): void {
@@ -163,6 +160,7 @@ export class Hold implements Rider {
       case "attached":
         return this.#begin(tell.life, tell.typed, tell);
       case "refused":
+        if (this.#input.waiting > 0) this.#events.doubt();
         return this.#end({ kind: "refused", reason: oneLine(tell.message) || "the server refuses" });
       case "reset":
         return this.#output.reset(tell);
@@ -196,6 +194,13 @@ export class Hold implements Rider {
         this.#input.arrived(frame.seq);
         return this.#flush();
     }
+  }
+
+  // Attaches again, unless the shell ended meanwhile: it isn't followed by another one unasked.
+  #return(): void {
+    const gone = this.#online && this.#life !== undefined && !this.#link.sessions.includes(this.session);
+    if (gone) this.#end({ kind: "ended", reason: "ended while away", well: false });
+    else this.#attach();
   }
 
   #attach(): void {

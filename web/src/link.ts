@@ -29,8 +29,8 @@ export interface LinkEvents {
 
 /** Who is on a link over all of its connections. */
 export interface Rider {
-  /** A connection is there, with no channel yet, and these sessions run. */
-  opened(sessions: readonly string[]): void;
+  /** A connection is there, with no channel yet. */
+  opened(): void;
   /** It is gone with all its channels; `broken` if the server says that a rule was broken. */
   closed(broken: boolean): void;
   /** Something about a channel of this rider's. */
@@ -74,6 +74,11 @@ export class Link {
     return this.#state;
   }
 
+  /** What runs in the project, as far as was told. */
+  get sessions(): readonly string[] {
+    return this.#sessions;
+  }
+
   /** Connects with a token; undefined waits for one. */
   start(token: string | undefined): void {
     this.#drop(false);
@@ -99,7 +104,7 @@ export class Link {
   /** Takes a rider on; it is told at once if there is a connection. */
   join(rider: Rider): void {
     this.#riders.add(rider);
-    if (this.#state.kind === "online") rider.opened(this.#sessions);
+    if (this.#state.kind === "online") rider.opened();
   }
 
   /** Lets a rider go, with its channels. */
@@ -155,7 +160,7 @@ export class Link {
       lag: (ms) => this.#events.lag(ms),
       dead: () => this.#lost(0, ""),
     });
-    for (const rider of this.#riders) rider.opened(this.#sessions);
+    for (const rider of this.#riders) rider.opened();
   }
 
   #heard(data: ArrayBuffer | string): void {

@@ -16,7 +16,8 @@ test("a link is there once the server has said what runs", (t) => {
   open(sockets[0]);
   assert.deepEqual(states, ["connecting", "online"]);
   assert.deepEqual(events, [["main"]]);
-  assert.deepEqual(rider.heard, [["opened", ["main"]]]);
+  assert.deepEqual(rider.heard, [["opened"]]);
+  assert.deepEqual(link.sessions, ["main"]);
 });
 
 test("frames find their rider, and those of channels that are over nobody", (t) => {
@@ -115,7 +116,7 @@ function riding(link) {
   const heard = [];
   const rider = {
     heard,
-    opened: (sessions) => heard.push(["opened", sessions]),
+    opened: () => heard.push(["opened"]),
     closed: (broken) => heard.push(["closed", broken]),
     told: (tell) => heard.push(["told", tell.channel]),
     frame: (frame) => heard.push(["frame", frame.channel]),
