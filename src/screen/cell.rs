@@ -180,6 +180,11 @@ impl Pen {
         Self { style, extra }
     }
 
+    /// Whether it has a link or a colour for underlines.
+    pub(super) fn has_extra(&self) -> bool {
+        self.extra.is_some()
+    }
+
     pub(super) fn underline(&self) -> Colour {
         self.extra.as_ref().map_or(Colour::DEFAULT, |extra| extra.underline)
     }

@@ -11,6 +11,8 @@ use super::{Malformed, Screen};
 /// Identifies the format.
 const MAGIC: &[u8; 8] = b"screen\x00\x01";
 
+const NO_LINE: Malformed = Malformed("one of its lines is none");
+
 pub(super) fn save(screen: &Screen, out: &mut Vec<u8>) {
     let (size, history) = (screen.size(), &screen.model.history);
     out.extend_from_slice(MAGIC);
@@ -69,12 +71,14 @@ fn lines(fields: &mut Fields) -> Result<(History, Joint), Malformed> {
         let pad = u16::from_le_bytes(fields.array()?);
         let line = Line { bytes, pad, joint: fields.joint()?, rest: fields.flag()? };
         let text = fields.take(bytes as usize)?;
-        let valid = !text.iter().any(|byte| (..b' ').contains(byte) && *byte != 0x1B);
+        if !only_prints(text) || pad > scratch.size().cols {
+            return Err(NO_LINE);
+        }
         scratch.feed(text);
         let row = &scratch.model.primary.rows[0];
         history::encode(&row.cells()[..row.length(usize::MAX)], line.joint != Joint::None, &mut again);
-        if !valid || again != text || pad > scratch.size().cols {
-            return Err(Malformed("one of its lines is none"));
+        if again != text {
+            return Err(NO_LINE);
         }
         history.append(line, text);
         scratch.feed(b"\r\x1b[2K");
@@ -83,6 +87,19 @@ fn lines(fields: &mut Fields) -> Result<(History, Joint), Malformed> {
         return Err(Malformed("its lines are too long"));
     }
     Ok((history, open))
+}
+
+/// Whether bytes hold no control but SGR, EL and OSC: nothing then takes longer than it has bytes.
+fn only_prints(text: &[u8]) -> bool {
+    let mut sequences = text.split(|byte| *byte == 0x1B);
+    let printed = |text: &[u8]| text.iter().all(|byte| *byte >= b' ');
+    let is_last = |byte: &u8| (0x40..0x7F).contains(byte);
+    sequences.next().is_none_or(printed)
+        && sequences.all(|sequence| match sequence {
+            [b'[', rest @ ..] => printed(rest) && matches!(rest.iter().find(|byte| is_last(byte)), Some(b'm' | b'K')),
+            [b']' | b'\\', rest @ ..] => printed(rest),
+            _ => false,
+        })
 }
 
 /// What is still to be read.

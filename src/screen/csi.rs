@@ -1,65 +1,86 @@
 //! What escape and control sequences mean (ECMA-48, DEC, xterm's ctlseqs): each is a step of the model.
 
-use super::cell::{Colour, Pen};
 use super::model::Model;
 use super::modes::{self, Modes};
+use super::sgr::sgr;
 
 /// Most titles kept to go back to, as in xterm.js.
 const TITLES_MAX: usize = 10;
 
+/// Most parameters of a control sequence, subparameters included; those behind are left out, as in xterm.js.
+const PARAMETERS_MAX: usize = 32;
+
 /// A control sequence, taken apart.
-struct Csi<'a> {
+pub(super) struct Csi {
     /// `<`, `=`, `>`, `?`, or 0.
     prefix: u8,
-    parameters: &'a [u8],
+    /// Parameters and subparameters in their order; 0 if one is empty.
+    values: [u16; PARAMETERS_MAX],
+    count: usize,
+    /// A bit for each value that is a subparameter: it follows a colon.
+    subparameters: u32,
+    /// There is no parameter, not even an empty one.
+    empty: bool,
     /// The intermediate byte, or 0.
     intermediate: u8,
     last: u8,
 }
 
-impl<'a> Csi<'a> {
+impl Csi {
     /// Takes it apart, without its introducer. `None` if it has no meaning whatever its last byte.
-    fn parse(sequence: &'a [u8]) -> Option<Self> {
+    fn parse(sequence: &[u8]) -> Option<Self> {
         let (last, rest) = sequence.split_last()?;
         let (prefix, rest) = match rest {
             [prefix @ b'<'..=b'?', rest @ ..] => (*prefix, rest),
             _ => (0, rest),
         };
-        let length = rest.iter().position(|byte| !matches!(byte, b'0'..=b';')).unwrap_or(rest.len());
-        let (parameters, intermediates) = rest.split_at(length);
-        let intermediate = match intermediates {
-            [] => 0,
-            [intermediate @ b' '..=b'/'] => *intermediate,
-            _ => return None,
+        let (intermediate, parameters) = match rest {
+            [parameters @ .., intermediate @ b' '..=b'/'] => (*intermediate, parameters),
+            _ => (0, rest),
         };
-        Some(Self { prefix, parameters, intermediate, last: *last })
+        let empty = parameters.is_empty();
+        let mut csi =
+            Self { prefix, values: [0; PARAMETERS_MAX], count: 1, subparameters: 0, empty, intermediate, last: *last };
+        for byte in parameters {
+            match byte {
+                b'0'..=b'9' => csi.digit(byte - b'0'),
+                b';' | b':' => csi.next(*byte == b':'),
+                _ => return None,
+            }
+        }
+        csi.count = csi.count.min(PARAMETERS_MAX);
+        Some(csi)
     }
 
-    fn values(&self) -> impl Iterator<Item = u16> {
-        self.parameters.split(|byte| *byte == b';').map(first)
+    fn digit(&mut self, digit: u8) {
+        if let Some(value) = self.values.get_mut(self.count - 1) {
+            *value = value.saturating_mul(10).saturating_add(digit.into());
+        }
     }
 
-    /// A parameter, 0 if it isn't there.
+    fn next(&mut self, subparameter: bool) {
+        self.subparameters |= u32::from(subparameter && self.count < PARAMETERS_MAX) << (self.count % PARAMETERS_MAX);
+        self.count += usize::from(self.count <= PARAMETERS_MAX);
+    }
+
+    pub(super) fn is_subparameter(&self, index: usize) -> bool {
+        self.subparameters >> index & 1 == 1
+    }
+
+    /// All values.
+    pub(super) fn values(&self) -> &[u16] {
+        &self.values[..self.count]
+    }
+
+    /// A value, 0 if it isn't there.
     fn value(&self, index: usize) -> u16 {
-        self.values().nth(index).unwrap_or(0)
+        self.values[index]
     }
 
     /// A parameter that is at least 1.
     fn count(&self, index: usize) -> usize {
         self.value(index).max(1).into()
     }
-}
-
-/// A number in decimal digits, or the largest; 0 if there are none.
-fn number(digits: &[u8]) -> u16 {
-    digits.iter().fold(0, |number: u16, digit| {
-        number.saturating_mul(10).saturating_add(u16::from(digit.wrapping_sub(b'0') % 10))
-    })
-}
-
-/// A parameter's number, without its subparameters.
-fn first(parameter: &[u8]) -> u16 {
-    number(parameter.split(|byte| *byte == b':').next().unwrap_or_default())
 }
 
 impl Model {
@@ -128,17 +149,19 @@ impl Model {
                 }
                 _ => {}
             },
-            (0, 0, b'm') => sgr(csi.parameters, &mut self.pen),
+            (0, 0, b'm') => sgr(&csi, &mut self.pen),
             (0, 0, b'r') => self.set_margins(csi.value(0).into(), csi.value(1).into()),
             (0, 0, b's') => self.save_cursor(),
             (0, 0, b'u') => self.restore_cursor(),
             (0, 0, b't') => self.title_stack(csi.value(0), csi.value(1)),
-            (0, 0, b'h' | b'l') => csi.values().for_each(|mode| self.set_mode(mode, csi.last == b'h')),
-            (b'?', 0, b'h' | b'l') => csi.values().for_each(|mode| self.set_private_mode(mode, csi.last == b'h')),
+            (0, 0, b'h' | b'l') => csi.values().iter().for_each(|mode| self.set_mode(*mode, csi.last == b'h')),
+            (b'?', 0, b'h' | b'l') => {
+                csi.values().iter().for_each(|mode| self.set_private_mode(*mode, csi.last == b'h'))
+            }
             (0, b'!', b'p') => self.soft_reset(),
-            (0, b' ', b'q') => self.set_cursor_style(csi.value(0), csi.parameters.is_empty()),
+            (0, b' ', b'q') => self.set_cursor_style(csi.value(0), csi.empty),
             (b'>', 0, b'm') if csi.value(0) == 4 => self.modify_other_keys = csi.value(1).min(2) as u8,
-            (b'>', 0, b'm') if csi.parameters.is_empty() => self.modify_other_keys = 0,
+            (b'>', 0, b'm') if csi.empty => self.modify_other_keys = 0,
             (b'>', 0, b'u') => self.grid_mut().keyboard.push(csi.value(0)),
             (b'<', 0, b'u') => self.grid_mut().keyboard.pop(csi.value(0).max(1)),
             (b'=', 0, b'u') => self.grid_mut().keyboard.set(csi.value(0), csi.value(1).max(1)),
@@ -150,7 +173,12 @@ impl Model {
         let count = csi.count(0);
         match csi.last {
             b'A' => self.up(count),
-            b'B' | b'e' => self.down(count),
+            b'B' => self.down(count),
+            b'e' => {
+                self.restrict();
+                self.y += count;
+                self.restrict();
+            }
             b'C' | b'a' => {
                 self.restrict();
                 self.go_to_column(self.x + count);
@@ -234,80 +262,5 @@ impl Model {
             }
             _ => {}
         }
-    }
-}
-
-/// SGR.
-fn sgr(parameters: &[u8], pen: &mut Pen) {
-    let mut fields = parameters.split(|byte| *byte == b';');
-    while let Some(field) = fields.next() {
-        let attributes = &mut pen.style.attributes;
-        match first(field) {
-            0 => *pen = Pen::new(Default::default(), Colour::DEFAULT, pen.link().cloned()),
-            number @ (1..=3 | 5 | 7..=9) => attributes.set(attribute(number)),
-            4 => attributes.set_underline(match field.split(|byte| *byte == b':').nth(1) {
-                None | Some([]) => 1,
-                Some(style) => match number(style) {
-                    style @ 0..=5 => style,
-                    _ => 1,
-                },
-            }),
-            21 => attributes.set_underline(2),
-            22 => attributes.clear(attribute(1) | attribute(2)),
-            24 => attributes.set_underline(0),
-            number @ (23 | 25 | 27..=29) => attributes.clear(attribute(number - 20)),
-            number @ 30..=37 => pen.style.fg = Colour::index(number as u8 - 30),
-            number @ 90..=97 => pen.style.fg = Colour::index(number as u8 - 82),
-            number @ 40..=47 => pen.style.bg = Colour::index(number as u8 - 40),
-            number @ 100..=107 => pen.style.bg = Colour::index(number as u8 - 92),
-            39 => pen.style.fg = Colour::DEFAULT,
-            49 => pen.style.bg = Colour::DEFAULT,
-            59 => pen.set_underline(Colour::DEFAULT),
-            53 => attributes.set(attribute(53)),
-            55 => attributes.clear(attribute(53)),
-            target @ (38 | 48 | 58) => match (target, colour(field, &mut fields)) {
-                (38, Some(colour)) => pen.style.fg = colour,
-                (48, Some(colour)) => pen.style.bg = colour,
-                (_, Some(colour)) => pen.set_underline(colour),
-                (_, None) => {}
-            },
-            _ => {}
-        }
-    }
-}
-
-/// The attribute that an SGR number sets.
-fn attribute(number: u16) -> u16 {
-    use super::cell::Attributes;
-    match number {
-        1 => Attributes::BOLD,
-        2 => Attributes::DIM,
-        3 => Attributes::ITALIC,
-        5 => Attributes::BLINK,
-        7 => Attributes::INVERSE,
-        8 => Attributes::HIDDEN,
-        9 => Attributes::STRIKE,
-        _ => Attributes::OVERLINE,
-    }
-}
-
-/// The colour behind 38, 48 or 58: `5;n` or `2;r;g;b`, or with colons in the same field, where a colour space may come
-/// before red.
-fn colour<'a>(field: &[u8], fields: &mut impl Iterator<Item = &'a [u8]>) -> Option<Colour> {
-    if field.contains(&b':') {
-        let values: Vec<u16> = field.split(|byte| *byte == b':').skip(1).take(6).map(number).collect();
-        return match values[..] {
-            [5, index, ..] => Some(Colour::index(index as u8)),
-            [2, red, green, blue] | [2, _, red, green, blue, ..] => {
-                Some(Colour::rgb(red as u8, green as u8, blue as u8))
-            }
-            _ => None,
-        };
-    }
-    let mut next = || fields.next().map(first);
-    match next()? {
-        5 => Some(Colour::index(next()? as u8)),
-        2 => Some(Colour::rgb(next()? as u8, next()? as u8, next()? as u8)),
-        _ => None,
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::cell::Cell;
+use super::cell::{Cell, Pen};
 use super::paint::Painter;
 use super::row::Row;
 
@@ -126,6 +126,23 @@ impl History {
         let pad = (limit - length.max(row.wrapped.into())) as u16;
         let line = Line { bytes: scratch.len() as u32, pad, joint: Joint::of(row), rest };
         self.append(line, &scratch);
+        self.scratch = scratch;
+    }
+
+    /// Keeps a row of ASCII, of which all is written with `pen`, or nothing of it with any.
+    pub(super) fn push_text(&mut self, text: &[u8], pen: Option<&Pen>, width: usize) {
+        let blanks = text.iter().rev().take_while(|byte| **byte == b' ' && pen.is_none()).count();
+        let text = &text[..text.len() - blanks];
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let mut painter = Painter::new(&mut scratch);
+        if let Some(pen) = pen.filter(|_| !text.is_empty()) {
+            painter.pen(pen);
+        }
+        painter.bytes(text);
+        painter.reset();
+        let pad = (width - text.len()) as u16;
+        self.append(Line { bytes: scratch.len() as u32, pad, joint: Joint::None, rest: false }, &scratch);
         self.scratch = scratch;
     }
 

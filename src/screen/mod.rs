@@ -5,11 +5,16 @@
 //! wide character without the other, a soft wrap between rows and not in a cell, an unfinished sequence as its bytes. Memory
 //! is bounded by the size and by constants here, whatever the program prints. It does no I/O, waits for nothing and answers
 //! no query of a program; it knows neither sessions nor clients.
+//!
+//! It is no crate's model, since none known to us can be restored: alacritty_terminal, the fastest, hides half of its state,
+//! and has states that no output brings about.
 
 mod cell;
 mod charset;
 mod checkpoint;
 mod csi;
+mod cursor;
+mod edit;
 mod grid;
 mod history;
 mod keyboard;
@@ -20,8 +25,11 @@ mod osc;
 mod paint;
 mod parser;
 mod picture;
+mod print;
 mod resize;
 mod row;
+mod rush;
+mod sgr;
 mod tabs;
 #[cfg(test)]
 mod tests;

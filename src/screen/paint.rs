@@ -2,7 +2,6 @@
 //!
 //! It moves no cursor; the same cells always give the same bytes, which is how stored lines are checked.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use super::cell::{Attributes, Cell, Colour, Hue, Link, Pen, Style};
@@ -27,19 +26,30 @@ impl<'a> Painter<'a> {
     }
 
     pub(super) fn cells(&mut self, cells: &[Cell]) {
-        for cell in cells {
-            let has_extra = cell.extra.is_some() || self.link.is_some() || self.underline != Colour::DEFAULT;
-            if has_extra || cell.style != self.style {
+        let mut rest = cells;
+        while let [cell, behind @ ..] = rest {
+            let decorated = cell.extra.is_some() || self.link.is_some() || self.underline != Colour::DEFAULT;
+            if decorated || cell.style != self.style {
                 self.look(cell.style, cell.underline(), cell.link());
             }
-            if cell.text.is_ascii() {
-                if !cell.is_spacer() {
-                    self.out.push(cell.text as u8);
-                }
+            rest = if decorated || !is_plain(cell, self.style) {
+                self.cell(cell);
+                behind
             } else {
-                self.text(cell.text);
-            }
-            self.bytes(cell.marks());
+                let run = rest.iter().take_while(|cell| is_plain(cell, self.style)).count();
+                self.out.extend(rest[..run].iter().map(|cell| cell.text as u8));
+                &rest[run..]
+            };
+        }
+    }
+
+    /// The text of a cell.
+    fn cell(&mut self, cell: &Cell) {
+        if !cell.is_spacer() {
+            self.bytes(cell.text.encode_utf8(&mut [0; 4]));
+        }
+        if let Some(extra) = &cell.extra {
+            self.bytes(&extra.marks);
         }
     }
 
@@ -79,80 +89,96 @@ impl<'a> Painter<'a> {
     }
 
     fn sgr(&mut self, style: Style, underline: Colour) {
-        let mut parameters = Vec::with_capacity(32);
-        let plain = style == Style::DEFAULT && underline == Colour::DEFAULT;
-        if plain || !style.attributes.extend(self.style.attributes) {
-            parameters.extend_from_slice(b";0");
+        self.bytes(b"\x1b[");
+        if style == Style::DEFAULT && underline == Colour::DEFAULT {
+            (self.style, self.underline) = (style, underline);
+            return self.bytes(b"m");
+        }
+        if !style.attributes.extend(self.style.attributes) {
+            self.bytes(b"0;");
             (self.style, self.underline) = (Style::DEFAULT, Colour::DEFAULT);
         }
-        attributes(self.style.attributes, style.attributes, &mut parameters);
+        self.attributes(style.attributes);
         if self.style.fg != style.fg {
-            colour(30, style.fg, &mut parameters);
+            self.colour(30, style.fg);
         }
         if self.style.bg != style.bg {
-            colour(40, style.bg, &mut parameters);
+            self.colour(40, style.bg);
         }
         if self.underline != underline {
-            underline_colour(underline, &mut parameters);
+            self.underline_colour(underline);
         }
         (self.style, self.underline) = (style, underline);
-        self.bytes(b"\x1b[");
-        self.bytes(if parameters == b";0" { b"" } else { &parameters[1..] });
+        // In the place of the last parameter's semicolon.
+        self.out.pop();
         self.bytes(b"m");
     }
 
-    fn text(&mut self, text: char) {
-        let mut bytes = [0; 4];
-        self.bytes(text.encode_utf8(&mut bytes));
+    fn attributes(&mut self, to: Attributes) {
+        let from = self.style.attributes;
+        for (bit, number) in ATTRIBUTES {
+            if to.has(bit) && !from.has(bit) {
+                self.number(number, b';');
+            }
+        }
+        match to.underline() {
+            style if style == from.underline() => {}
+            1 => self.bytes(b"4;"),
+            style => {
+                self.bytes(b"4:");
+                self.number(style as u8, b';');
+            }
+        }
     }
+
+    /// `base` is 30 for the foreground, 40 for the background.
+    fn colour(&mut self, base: u8, colour: Colour) {
+        match colour.hue() {
+            Hue::Default => self.number(base + 9, b';'),
+            Hue::Index(index @ 0..8) => self.number(base + index, b';'),
+            Hue::Index(index @ 8..16) => self.number(base + 52 + index, b';'),
+            Hue::Index(index) => self.numbers([base + 8, 5, index], b';'),
+            Hue::Rgb(red, green, blue) => self.numbers([base + 8, 2, red, green, blue], b';'),
+        }
+    }
+
+    /// With colons: a terminal that doesn't know 58 would read the numbers behind semicolons as attributes.
+    fn underline_colour(&mut self, colour: Colour) {
+        match colour.hue() {
+            Hue::Default => self.bytes(b"59:"),
+            Hue::Index(index) => self.numbers([58, 5, index], b':'),
+            Hue::Rgb(red, green, blue) => {
+                self.bytes(b"58:2::");
+                self.numbers([red, green, blue], b':');
+            }
+        }
+    }
+
+    fn numbers<const N: usize>(&mut self, numbers: [u8; N], end: u8) {
+        numbers.into_iter().for_each(|number| self.number(number, end));
+    }
+
+    fn number(&mut self, number: u8, end: u8) {
+        let digits = [number / 100, number / 10 % 10, number % 10].map(|digit| b'0' + digit);
+        let leading = usize::from(number < 100) + usize::from(number < 10);
+        self.bytes(&digits[leading..]);
+        self.out.push(end);
+    }
+}
+
+/// Whether a cell is nothing but a byte in this style.
+fn is_plain(cell: &Cell, style: Style) -> bool {
+    cell.style == style && cell.extra.is_none() && cell.text.is_ascii() && !cell.is_spacer()
 }
 
 /// Every attribute that SGR can set, with its number.
 const ATTRIBUTES: [(u16, u8); 8] = [
-    (Attributes::BOLD, b'1'),
-    (Attributes::DIM, b'2'),
-    (Attributes::ITALIC, b'3'),
-    (Attributes::BLINK, b'5'),
-    (Attributes::INVERSE, b'7'),
-    (Attributes::HIDDEN, b'8'),
-    (Attributes::STRIKE, b'9'),
-    (Attributes::OVERLINE, 0),
+    (Attributes::BOLD, 1),
+    (Attributes::DIM, 2),
+    (Attributes::ITALIC, 3),
+    (Attributes::BLINK, 5),
+    (Attributes::INVERSE, 7),
+    (Attributes::HIDDEN, 8),
+    (Attributes::STRIKE, 9),
+    (Attributes::OVERLINE, 53),
 ];
-
-fn attributes(from: Attributes, to: Attributes, parameters: &mut Vec<u8>) {
-    for (bit, number) in ATTRIBUTES {
-        if to.has(bit) && !from.has(bit) {
-            parameters.push(b';');
-            parameters.extend_from_slice(if number == 0 { b"53" } else { std::slice::from_ref(&number) });
-        }
-    }
-    match to.underline() {
-        style if style == from.underline() => {}
-        1 => parameters.extend_from_slice(b";4"),
-        style => add(parameters, format_args!(";4:{style}")),
-    }
-}
-
-/// `base` is 30 for the foreground, 40 for the background.
-fn colour(base: u32, colour: Colour, parameters: &mut Vec<u8>) {
-    match colour.hue() {
-        Hue::Default => add(parameters, format_args!(";{}", base + 9)),
-        Hue::Index(index @ 0..8) => add(parameters, format_args!(";{}", base + u32::from(index))),
-        Hue::Index(index @ 8..16) => add(parameters, format_args!(";{}", base + 52 + u32::from(index))),
-        Hue::Index(index) => add(parameters, format_args!(";{};5;{index}", base + 8)),
-        Hue::Rgb(red, green, blue) => add(parameters, format_args!(";{};2;{red};{green};{blue}", base + 8)),
-    }
-}
-
-/// With colons: a terminal that doesn't know 58 would read the numbers behind semicolons as attributes.
-fn underline_colour(colour: Colour, parameters: &mut Vec<u8>) {
-    match colour.hue() {
-        Hue::Default => add(parameters, format_args!(";59")),
-        Hue::Index(index) => add(parameters, format_args!(";58:5:{index}")),
-        Hue::Rgb(red, green, blue) => add(parameters, format_args!(";58:2::{red}:{green}:{blue}")),
-    }
-}
-
-fn add(parameters: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    parameters.write_fmt(text).expect("a vector takes every byte");
-}

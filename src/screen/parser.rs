@@ -4,6 +4,7 @@
 //! needs it elsewhere takes [`Parser::pending`]. What sequences mean is for the [`Model`].
 
 use super::model::Model;
+use super::rush::Rush;
 
 /// Most bytes kept of a sequence that isn't a string; those in use are far shorter. A longer one has no effect.
 const SEQUENCE_BYTES_MAX: usize = 512;
@@ -51,47 +52,66 @@ impl Parser {
                 State::Ground => self.ground(rest, model),
                 State::Character => self.character(*byte, rest, behind, model),
                 _ => {
-                    if self.sequence(*byte, model) {
-                        behind
-                    } else {
-                        rest
-                    }
+                    let taken = self.sequence(*byte, model);
+                    if taken { behind } else { rest }
                 }
             };
         }
     }
 
-    /// Text and control characters, up to the beginning of a sequence; gives what comes behind.
+    /// Text, control characters and whole sequences, as far as they come; gives the rest.
     fn ground<'a>(&mut self, bytes: &'a [u8], model: &mut Model) -> &'a [u8] {
-        let printable = bytes.iter().position(|byte| !(0x20..0x7F).contains(byte)).unwrap_or(bytes.len());
-        let (text, rest) = bytes.split_at(printable);
-        if !text.is_empty() {
-            model.print_ascii(text);
+        let mut rest = bytes;
+        // No byte is tried twice in vain.
+        let mut tried_from = usize::MAX;
+        while self.state == State::Ground {
+            if rest.len() <= tried_from {
+                match model.rush(rest) {
+                    Rush::Taken(length) => rest = &rest[length..],
+                    Rush::Not(length) => tried_from = rest.len() - length,
+                }
+            }
+            let (text, behind) = rest.split_at(printable(rest));
+            if !text.is_empty() {
+                model.print_ascii(text);
+            }
+            rest = match behind {
+                [] => return behind,
+                [ESCAPE, behind @ ..] => match whole(behind) {
+                    Some(length) => {
+                        model.csi(&behind[1..length]);
+                        &behind[length..]
+                    }
+                    None => {
+                        self.begin(State::Escape, &[ESCAPE]);
+                        behind
+                    }
+                },
+                [control @ ..0x80, behind @ ..] => {
+                    model.control(*control);
+                    behind
+                }
+                _ => self.beyond_ascii(behind, model),
+            };
         }
-        match rest {
-            [] => rest,
-            [ESCAPE, behind @ ..] => {
-                self.begin(State::Escape, &[ESCAPE]);
-                behind
+        rest
+    }
+
+    /// A character that isn't ASCII; gives what comes behind.
+    fn beyond_ascii<'a>(&mut self, bytes: &'a [u8], model: &mut Model) -> &'a [u8] {
+        match decode(bytes) {
+            Decoded::Character(character, length) => {
+                self.print(character, model);
+                &bytes[length..]
             }
-            [control @ ..0x80, behind @ ..] => {
-                model.control(*control);
-                behind
+            Decoded::Invalid(length) => {
+                model.print(char::REPLACEMENT_CHARACTER);
+                &bytes[length..]
             }
-            _ => match decode(rest) {
-                Decoded::Character(character, length) => {
-                    self.print(character, model);
-                    &rest[length..]
-                }
-                Decoded::Invalid(length) => {
-                    model.print(char::REPLACEMENT_CHARACTER);
-                    &rest[length..]
-                }
-                Decoded::Incomplete => {
-                    self.begin(State::Character, rest);
-                    &[]
-                }
-            },
+            Decoded::Incomplete => {
+                self.begin(State::Character, bytes);
+                &[]
+            }
         }
     }
 
@@ -207,6 +227,21 @@ impl Parser {
     }
 }
 
+/// How many bytes of printable ASCII come first.
+pub(super) fn printable(bytes: &[u8]) -> usize {
+    let all = |chunk: &[u8; 16]| chunk.iter().fold(true, |all, byte| all & (0x20..0x7F).contains(byte));
+    let (chunks, _) = bytes.as_chunks();
+    let sure = 16 * chunks.iter().take_while(|chunk| all(chunk)).count();
+    sure + bytes[sure..].iter().take_while(|byte| (0x20..0x7F).contains(*byte)).count()
+}
+
+/// The length of a control sequence behind ESC, if it is one and all of it is there, with nothing else in between.
+fn whole(bytes: &[u8]) -> Option<usize> {
+    let sequence = bytes.strip_prefix(b"[")?;
+    let length = sequence.iter().take(SEQUENCE_BYTES_MAX - 2).position(|byte| !(0x20..0x40).contains(byte))?;
+    (0x40..0x7F).contains(&sequence[length]).then_some(length + 2)
+}
+
 /// What bytes begin with, of which the first isn't ASCII.
 enum Decoded {
     /// A character and its length.
@@ -218,14 +253,58 @@ enum Decoded {
 }
 
 fn decode(bytes: &[u8]) -> Decoded {
-    let length = match bytes[0] {
-        0xC2..=0xDF => 2,
-        0xE0..=0xEF => 3,
-        0xF0..=0xF4 => 4,
+    let (length, least) = match bytes[0] {
+        0xC2..=0xDF => (2, 0x80),
+        0xE0..=0xEF => (3, 0x800),
+        0xF0..=0xF4 => (4, 0x1_0000),
         _ => return Decoded::Invalid(1),
     };
-    match std::str::from_utf8(&bytes[..length.min(bytes.len())]) {
-        Ok(text) => text.chars().next().map_or(Decoded::Incomplete, |character| Decoded::Character(character, length)),
-        Err(error) => error.error_len().map_or(Decoded::Incomplete, Decoded::Invalid),
+    let bytes = &bytes[..length.min(bytes.len())];
+    let continued = bytes[1..].iter().all(|byte| byte & 0xC0 == 0x80);
+    let first = u32::from(bytes[0]) & (0x7F >> length);
+    let code = bytes[1..].iter().fold(first, |code, byte| code << 6 | u32::from(byte & 0x3F));
+    match char::from_u32(code) {
+        Some(character) if bytes.len() == length && continued && code >= least => Decoded::Character(character, length),
+        _ => match std::str::from_utf8(bytes) {
+            Ok(_) => Decoded::Incomplete,
+            Err(error) => error.error_len().map_or(Decoded::Incomplete, Decoded::Invalid),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_decoded_as_the_standard_library_does() {
+        let cases: [&[u8]; 14] = [
+            "é".as_bytes(),
+            "世".as_bytes(),
+            "😀".as_bytes(),
+            "\u{7FF}\u{800}".as_bytes(),
+            b"\xC3",
+            b"\xE4\xB8",
+            b"\xF0\x9F\x98",
+            b"\xC0\xAF",
+            b"\xE0\x80\x80",
+            b"\xED\xA0\x80",
+            b"\xF4\x90\x80\x80",
+            b"\xF0\x9F\x98A",
+            b"\xE4A",
+            b"\xFF",
+        ];
+        for bytes in cases {
+            let chunk = bytes.utf8_chunks().next().unwrap();
+            match decode(bytes) {
+                Decoded::Character(character, length) => {
+                    assert_eq!((chunk.valid().chars().next(), character.len_utf8()), (Some(character), length));
+                }
+                Decoded::Invalid(length) => {
+                    assert_eq!((chunk.valid(), chunk.invalid().len()), ("", length), "{bytes:?}")
+                }
+                Decoded::Incomplete => assert_eq!((chunk.valid(), chunk.invalid()), ("", bytes), "{bytes:?}"),
+            }
+        }
     }
 }

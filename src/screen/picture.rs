@@ -207,7 +207,9 @@ fn texts(model: &Model, out: &mut Vec<u8>) {
 fn plain_modes(model: &Model, out: &mut Vec<u8>) {
     for (number, mode) in modes::PRIVATE {
         let later = mode == Modes::ORIGIN || mode == Modes::SYNCHRONIZED;
-        if !later && model.modes.has(mode) != Modes::DEFAULT.has(mode) {
+        // xterm.js keeps a hidden cursor hidden over a reset.
+        let always = mode == Modes::SHOW_CURSOR;
+        if !later && (always || model.modes.has(mode) != Modes::DEFAULT.has(mode)) {
             let on = if model.modes.has(mode) { 'h' } else { 'l' };
             add(out, format_args!("\x1b[?{number}{on}"));
         }

@@ -44,10 +44,11 @@ impl Row {
     }
 
     /// Whether `above` ends with the empty cell that such a wide character left. A terminal leaves it by itself, and one of
-    /// another width doesn't.
+    /// another width doesn't. If the cell has colours it counts as a blank: something may yet be written where the wide
+    /// character is, and then nothing would bring them about.
     pub(super) fn leaves_rest(&self, above: &Self, width: usize) -> bool {
         let (last, first) = (above.get(width - 1), self.get(0));
-        self.is_short() && last.text == ' ' && last.marks().is_empty() && last.looks_like(first)
+        self.is_short() && last.is_blank() && last.looks_like(first)
     }
 
     pub(super) fn is_spacer(&self, x: usize) -> bool {
@@ -68,9 +69,17 @@ impl Row {
     /// Writes a character that is `width` cells wide; the caller knows that it fits.
     pub(super) fn write(&mut self, x: usize, text: char, width: usize, pen: &Pen) {
         let cell = pen.cell(text);
+        if x == self.cells.len() {
+            self.short &= x > 0;
+            self.cells.push(cell);
+            if width == 2 {
+                self.cells.push(pen.cell(SPACER));
+            }
+            return;
+        }
         let short = x == 0 && width == 2 && self.is_short() && self.cells[0].looks_like(&cell);
-        self.part(x, &pen.cell(' '));
-        self.part(x + width, &pen.cell(' '));
+        self.part(x, || pen.cell(' '));
+        self.part(x + width, || pen.cell(' '));
         self.reach(x + width);
         self.cells[x] = cell;
         if width == 2 {
@@ -87,8 +96,8 @@ impl Row {
 
     /// Writes printable ASCII; the caller knows that it fits.
     pub(super) fn write_ascii(&mut self, x: usize, text: &[u8], pen: &Pen) {
-        self.part(x, &pen.cell(' '));
-        self.part(x + text.len(), &pen.cell(' '));
+        self.part(x, || pen.cell(' '));
+        self.part(x + text.len(), || pen.cell(' '));
         self.reach(x);
         let (over, behind) = text.split_at(text.len().min(self.cells.len() - x));
         for (cell, byte) in self.cells[x..].iter_mut().zip(over) {
@@ -109,8 +118,8 @@ impl Row {
         if from >= to {
             return;
         }
-        self.part(from, fill);
-        self.part(to, fill);
+        self.part(from, || fill.clone());
+        self.part(to, || fill.clone());
         if fill.is_blank() && to >= self.cells.len() {
             self.cells.truncate(from);
         } else {
@@ -121,9 +130,9 @@ impl Row {
 
     /// Inserts `count` times `fill` at `x`; what is pushed beyond `width` is lost.
     pub(super) fn insert(&mut self, x: usize, count: usize, fill: &Cell, width: usize) {
-        self.part(x, fill);
+        self.part(x, || fill.clone());
         let count = count.min(width - x);
-        self.part(width - count, fill);
+        self.part(width - count, || fill.clone());
         self.reach(x);
         self.cells.splice(x..x, std::iter::repeat_n(fill.clone(), count));
         self.cells.truncate(width);
@@ -132,8 +141,8 @@ impl Row {
     /// Removes `count` cells at `x`; at the end as many `fill` come in.
     pub(super) fn delete(&mut self, x: usize, count: usize, fill: &Cell, width: usize) {
         let count = count.min(width - x);
-        self.part(x, fill);
-        self.part(x + count, fill);
+        self.part(x, || fill.clone());
+        self.part(x + count, || fill.clone());
         let end = self.cells.len();
         self.cells.drain(x.min(end)..(x + count).min(end));
         self.erase(width - count, width, fill);
@@ -141,7 +150,7 @@ impl Row {
 
     /// Cuts the row off at `width`.
     pub(super) fn cut(&mut self, width: usize) {
-        self.part(width, &Cell::BLANK);
+        self.part(width, || Cell::BLANK);
         self.cells.truncate(width);
     }
 
@@ -155,10 +164,10 @@ impl Row {
     }
 
     /// If a wide character stands over the border before `x`, both its halves become `fill`.
-    fn part(&mut self, x: usize, fill: &Cell) {
+    fn part(&mut self, x: usize, fill: impl FnOnce() -> Cell) {
         self.short &= x > 0;
         if self.is_spacer(x) {
-            self.cells[x - 1..=x].fill(fill.clone());
+            self.cells[x - 1..=x].fill(fill());
         }
     }
 

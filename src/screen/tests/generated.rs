@@ -141,6 +141,13 @@ fn stream(pieces: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..pieces).prop_map(|pieces| pieces.concat())
 }
 
+/// Many plain lines among other things.
+fn plain_stream() -> impl Strategy<Value = Vec<u8>> {
+    let lines = vec("([ -~]{0,9}|[ a]{0,12})\r\n", 0..25).prop_map(|lines| lines.concat().into_bytes());
+    vec(prop_oneof![6 => lines, 1 => sgr(), 1 => text(), 1 => csi(), 1 => control(), 1 => mode(), 1 => other()], 0..12)
+        .prop_map(|pieces| pieces.concat())
+}
+
 fn size() -> impl Strategy<Value = Size> {
     (1..12u16, 1..7u16).prop_map(|(cols, rows)| Size { cols, rows })
 }
@@ -158,7 +165,7 @@ fn same(left: &str, right: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_snapshot_restores_everything(size in size(), before in stream(40), after in stream(20)) {
@@ -202,6 +209,17 @@ proptest! {
             rest = behind;
         }
         same(&seen::all(&whole), &seen::all(&pieced));
+    }
+
+    #[test]
+    fn plain_lines_become_the_same_history_however_they_get_there(size in size(), bytes in plain_stream(), cut in 1..60usize) {
+        let whole = screen(size.cols, size.rows, &bytes);
+        for cut in [1, cut] {
+            let mut pieced = Screen::new(size);
+            bytes.chunks(cut).for_each(|piece| pieced.feed(piece));
+            same(&seen::all(&whole), &seen::all(&pieced));
+        }
+        same(&seen::all(&whole), &seen::all(&restored(&whole)));
     }
 
     #[test]

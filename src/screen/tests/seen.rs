@@ -20,12 +20,14 @@ pub(super) fn all(screen: &Screen) -> String {
 }
 
 /// All of it, but of the history only what doesn't depend on how wide the screen was when lines were broken: text and
-/// colours, but no background, which a terminal gives to the whole row when it breaks a line.
+/// colours, but no background, which a terminal gives to the whole row when it breaks a line, and no blanks, one of which
+/// may be the coloured cell that a wide character left.
 pub(super) fn all_but_breaks(screen: &Screen) -> String {
     let wide = super::screen(2000, 2000, super::lines(screen).as_bytes());
     let line = |row: &Row| {
         let style = |cell: &Cell| Style { bg: Colour::DEFAULT, ..cell.style };
-        let line: Vec<Cell> = row.cells().iter().map(|cell| Cell { style: style(cell), ..cell.clone() }).collect();
+        let text = row.cells().iter().filter(|cell| cell.text != ' ' || !cell.marks().is_empty());
+        let line: Vec<Cell> = text.map(|cell| Cell { style: style(cell), ..cell.clone() }).collect();
         cells(&Row::of(line, false, false)) + "\n"
     };
     now(screen) + &wide.model.primary.rows.iter().map(line).collect::<String>()
