@@ -344,6 +344,7 @@ impl Session {
     }
 
     fn read_output(&mut self, scratch: &mut [u8]) {
+        let before = self.log.head();
         for _ in 0..READS_PER_TURN {
             let room = usize::try_from(self.room()).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
             let Some(terminal) = self.terminal.as_ref().filter(|_| !self.drained) else { break };
@@ -363,8 +364,7 @@ impl Session {
                 Ok((count, _)) => {
                     let count = count - 1;
                     self.log.append(&scratch[..count]);
-                    // At once: who waits for an echo shan't wait for our finding that nothing follows it.
-                    self.clients.iter_mut().for_each(Client::wake_for_output);
+                    // Who waits for an echo shan't wait for our finding that nothing follows it.
                     if count < ECHO_BYTES && self.exit.is_none() {
                         break;
                     }
@@ -378,6 +378,10 @@ impl Session {
                 // EIO: no process has the terminal open any more.
                 Err(_) => self.drained = true,
             }
+        }
+        // Once for all reads: under a flood a client that is woken for each is on our processor, or wakes another, for each.
+        if self.log.head() > before {
+            self.clients.iter_mut().for_each(Client::wake_for_output);
         }
     }
 
