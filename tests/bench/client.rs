@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client};
 
-use crate::tty::{DEADLINE, is_prompt, last_line};
+use crate::tty::{DEADLINE, is_prompt, last_line, shows_prompt};
 
 /// How long a terminal says nothing that has no more to say; the slowest answers in a tenth of it.
 const QUIET: Duration = Duration::from_millis(50);
@@ -114,12 +114,12 @@ impl Client {
             let count = self.socket.get_mut().read(&mut buffer)?;
             self.seen.extend_from_slice(&buffer[..count]);
             if let Some(pressed) = pressed
-                && is_prompt(&self.seen)
+                && shows_prompt(&self.seen)
             {
                 self.seen.clear();
                 return Ok(pressed.elapsed());
             }
-            self.seen.drain(..self.seen.len().saturating_sub(200));
+            self.seen.drain(..self.seen.len().saturating_sub(4096));
             let due = Duration::from_secs_f64(count as f64 / bytes_per_s);
             std::thread::sleep(due.saturating_sub(turn.elapsed()));
         }

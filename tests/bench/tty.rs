@@ -107,6 +107,11 @@ pub(crate) fn is_prompt(output: &[u8]) -> bool {
     output.ends_with(PROMPT)
 }
 
+/// Whether the prompt is somewhere in what a terminal was sent; a snapshot has it in its midst.
+pub(crate) fn shows_prompt(output: &[u8]) -> bool {
+    output.windows(PROMPT.len()).any(|part| part == PROMPT)
+}
+
 /// The last line of some output that says something.
 pub(crate) fn last_line(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client::client};
 
 use crate::client::{Address, connect};
-use crate::tty::{DEADLINE, is_prompt, last_line};
+use crate::tty::{DEADLINE, is_prompt, last_line, shows_prompt};
 
 /// How often a terminal says what it has parsed, in bytes.
 const ACK_BYTES: u64 = 16 * 1024;
@@ -121,10 +121,10 @@ impl Wire {
             while let Some((bytes, end)) = (now >= free_at).then(|| queue.pop_front()).flatten() {
                 free_at = now.max(free_at) + Duration::from_secs_f64(bytes.len() as f64 / bytes_per_s);
                 tail.extend_from_slice(&bytes);
-                tail.drain(..tail.len().saturating_sub(200));
+                tail.drain(..tail.len().saturating_sub(4096));
                 self.parsed(end)?;
                 if let Some(pressed) = pressed
-                    && is_prompt(&tail)
+                    && shows_prompt(&tail)
                 {
                     return Ok(free_at.max(now) - pressed);
                 }
