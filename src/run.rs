@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::host::Host;
 use crate::project::Projects;
 use crate::screen::RESET;
-use crate::session::{self, Attachment, Start, Who};
+use crate::session::{self, Attachment, Presence, Start, Who};
 use crate::tty::{self, Event, Events, Input, Output, PIPE_SIGNAL, Raw};
 use crate::wire::Role;
 
@@ -85,7 +85,7 @@ async fn run_in_session(
     let (client, size) = (session::random()?, tty::size());
     let opened = projects.attach(project, &session, size.unwrap_or(Size::DEFAULT), command, client).await?;
     ensure!(opened.started, "session {session} runs already: try again");
-    let who = Who { client, role: Role::Writer, size, bell: Arc::default(), acks: false };
+    let who = Who { client, role: Role::Writer, size, bell: Arc::default(), presence: Presence::Reading };
     let cell = projects.open(project).await?;
     let mut attachment = Attachment::new(opened.hold, Start::Resume(0), who)?;
     let end = match Raw::enter() {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::ProjectId;
 
 /// Version of both wires. A server refuses by name a cell whose version it doesn't speak.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Largest control message in bytes: an environment of 64 KiB and a command of 64 KiB fit.
 pub const CONTROL_BYTES_MAX: usize = 192 * 1024;
@@ -235,11 +235,12 @@ pub enum ToCell<'a> {
     /// "I have read the log up to `seen`; you may write up to `upto`, and wake me until you have done so [`WAKES_MAX`] times
     /// more than `wakes`." The cell sends a [`FromCell::Wake`] at once if the log's head is beyond `seen`, and whenever it
     /// moves, as long as it may. Of several data sockets the one that grants most counts: a laggard finds its place
-    /// overwritten. A session that has no data socket writes freely over its oldest output.
+    /// overwritten. One whose `upto` is 0 reads along and doesn't count: the program neither waits for it nor goes on
+    /// because of it. A session without a data socket that counts writes freely over its oldest output.
     Credit {
         /// Offset up to which the log was read.
         seen: u64,
-        /// Offset up to which the cell may write.
+        /// Offset up to which the cell may write; 0 if it isn't to mind this data socket.
         upto: u64,
         /// How many wakes the server has received.
         wakes: u64,

@@ -65,8 +65,19 @@ pub(crate) struct Who {
     pub(crate) size: Option<Size>,
     /// Rings when there is news of the session.
     pub(crate) bell: Arc<Notify>,
-    /// Whether it says what it has parsed.
-    pub(crate) acks: bool,
+    /// What it is to the session.
+    pub(crate) presence: Presence,
+}
+
+/// What a client is to a session: by what it paces the program, if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// The program waits until the client says that it has parsed its output.
+    Acking,
+    /// The program waits until the client was given its output.
+    Reading,
+    /// Nothing waits for the client and nobody sees it: it gets what it can, and a snapshot for the rest.
+    Unseen,
 }
 
 /// Where a client goes on.
@@ -109,9 +120,10 @@ pub(crate) enum Output {
 pub(crate) struct Attachment {
     session: Arc<Session>,
     data: Data,
-    /// Tells this client from the session's others.
+    /// Tells this client from the session's others; 0 if it is none of them.
     id: u64,
     role: Role,
+    presence: Presence,
     cursor: Cursor,
     /// A snapshot on its way; the cursor means nothing meanwhile.
     painting: Option<Painting>,
@@ -175,16 +187,20 @@ impl Attachment {
         };
         let base = if painting.is_some() { head } else { cursor.offset() };
         let window = OUTPUT_WINDOW_BYTES.min(session.log.ring_bytes() / 2);
-        let (id, size) = session.clients.join(present, who.role, who.size, who.bell);
+        let (id, size) = match who.presence {
+            Presence::Unseen => (0, None),
+            _ => session.clients.join(present, who.role, who.size, who.bell),
+        };
         let mut attachment = Self {
             data,
             id,
             role: who.role,
+            presence: who.presence,
             cursor,
             painting,
             rested: Instant::now(),
             owed_until: head,
-            acked: who.acks.then_some(base),
+            acked: (who.presence == Presence::Acking).then_some(base),
             base,
             wakes: 0,
             wakes_upto: 0,
@@ -247,7 +263,11 @@ impl Attachment {
     /// whoever asked asks again or goes on.
     pub(crate) fn answer(&mut self, bytes: &[u8]) {
         let length = bytes.len();
-        if self.session.clients.leader() != self.id || !self.waiting.is_empty() || length > self.input_room() {
+        if self.role == Role::Viewer
+            || self.session.clients.leader() != self.id
+            || !self.waiting.is_empty()
+            || length > self.input_room()
+        {
             return;
         }
         if length <= INPUT_BYTES_MAX && self.send(&ToCell::Input { client: self.answerer, seq: self.answered, bytes }) {
@@ -280,6 +300,11 @@ impl Attachment {
             self.base = self.base.max(*acked);
         }
         true
+    }
+
+    /// The client is to get a snapshot, whatever it has.
+    pub(crate) fn start_over(&mut self) {
+        self.begin_painting();
     }
 
     /// The client's own terminal has a new size. The session gets it if this client leads.
@@ -478,7 +503,7 @@ impl Attachment {
             return true;
         }
         let seen = if self.painting.is_some() { self.base } else { self.cursor.offset() };
-        let upto = self.base + self.window;
+        let upto = if self.paces() { self.base + self.window } else { 0 };
         let sent = self.send(&ToCell::Credit { seen, upto, wakes: self.wakes });
         if sent {
             (self.wakes_upto, self.upto) = (self.wakes + WAKES_MAX, upto);
@@ -487,7 +512,11 @@ impl Attachment {
     }
 
     fn grant_is_low(&self) -> bool {
-        self.upto < self.base + self.window / 2
+        self.paces() && self.upto < self.base + self.window / 2
+    }
+
+    fn paces(&self) -> bool {
+        self.presence != Presence::Unseen
     }
 
     fn send_waiting(&mut self) -> bool {
@@ -535,7 +564,9 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         // The next leader may have another size.
-        if let Some(size) = self.session.clients.leave(self.id) {
+        if self.presence != Presence::Unseen
+            && let Some(size) = self.session.clients.leave(self.id)
+        {
             self.send(&ToCell::Resize(size));
         }
     }

@@ -22,7 +22,7 @@ use sandbox::log::{LogError, LogReader};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use attachment::{Attachment, Hold, Output, Start, Who, random};
+pub(crate) use attachment::{Attachment, Hold, Output, Presence, Start, Who, random};
 use clients::Clients;
 pub(crate) use keeper::{Keep, keep};
 pub(crate) use text::Utf8;

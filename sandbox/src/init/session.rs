@@ -86,7 +86,7 @@ struct Client {
     /// How often it was woken, and how often it may be.
     wakes: u64,
     wakes_upto: u64,
-    /// How far it lets us write.
+    /// How far it lets us write; 0 if it doesn't care.
     upto: u64,
     /// Input bytes received, written to the terminal, and of these reported.
     received: u64,
@@ -331,9 +331,9 @@ impl Session {
 
     /// How many bytes may go into the log now.
     fn room(&self) -> u64 {
-        let granted = self.clients.iter().map(|client| client.upto).max();
+        let granted = granted(self.clients.iter().map(|client| client.upto));
         let kept = self.kept.as_ref().map(|kept| kept.from + self.log.ring_bytes());
-        let upto = granted.unwrap_or(u64::MAX).min(kept.unwrap_or(u64::MAX));
+        let upto = granted.min(kept.unwrap_or(u64::MAX));
         upto.saturating_sub(self.log.head())
     }
 
@@ -482,6 +482,11 @@ impl Client {
     }
 }
 
+/// How far clients with these grants let a session write: as far as the most generous does, and freely if none cares.
+fn granted(grants: impl Iterator<Item = u64>) -> u64 {
+    grants.filter(|upto| *upto > 0).max().unwrap_or(u64::MAX)
+}
+
 /// Does something with the user's ids in effect, so that the terminal and the program are the user's, and takes root of
 /// the cell back. Executing a program gives up the way back.
 fn as_user<T>(user: &CellUser, act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
@@ -509,4 +514,16 @@ fn as_user<T>(user: &CellUser, act: impl FnOnce() -> Result<T, String>) -> Resul
 
 fn pty_size(size: Size) -> PtySize {
     PtySize { rows: size.rows, cols: size.cols, pixel_width: 0, pixel_height: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::granted;
+
+    #[test]
+    fn the_most_generous_client_counts_and_one_that_does_not_care_never() {
+        for (grants, upto) in [(&[][..], u64::MAX), (&[0, 0], u64::MAX), (&[0, 70], 70), (&[70, 0, 90], 90)] {
+            assert_eq!(granted(grants.iter().copied()), upto, "{grants:?}");
+        }
+    }
 }

@@ -31,7 +31,7 @@ use super::{Context, Request, project_id, request};
 use crate::accept::Connection;
 use crate::cell;
 use crate::project;
-use crate::session::{Attachment, Start, Who, random};
+use crate::session::{Attachment, Presence, Start, Who, random};
 use crate::wire::{PROTOCOL, Role};
 use crate::ws::{Handshake, Socket};
 use dialect::Dialect;
@@ -124,7 +124,7 @@ async fn attach_one(context: &Context, id: &ProjectId, wish: Wish) -> Result<One
         return Err(Refusal::NoSession(format!("project {id} has no session {session}, and who looks starts none")));
     }
     let opened = context.projects.attach(id, &session, size.unwrap_or(Size::DEFAULT), &command, client).await?;
-    let who = Who { client, role, size, bell: Arc::default(), acks: false };
+    let who = Who { client, role, size, bell: Arc::default(), presence: Presence::Reading };
     let start = if opened.started { Start::Resume(0) } else { Start::Snapshot };
     let mut attachment = Attachment::new(opened.hold, start, who).map_err(failed)?;
     if let Some(size) = size {

@@ -17,7 +17,7 @@ use super::hold::{Hold, Message};
 use super::pulse::{End, Pulse};
 use crate::cell::{Opened, State};
 use crate::project::{self, Projects};
-use crate::session::{Attachment, Start, Who};
+use crate::session::{Attachment, Presence, Start, Who};
 use crate::wire::{Ask, CHANNELS_MAX, Channel, Hex, Resume, Role, Tell, ToServer};
 use crate::ws::{self, CloseCode, OUTPUT_BYTES_MAX, Received, Socket, close};
 
@@ -363,7 +363,8 @@ impl Multi {
             None => Start::Snapshot,
         };
         let present = opened.hold.size;
-        let who = Who { client: client.0, role, size: Some(size), bell: self.bell.clone(), acks: true };
+        let (bell, presence) = (self.bell.clone(), Presence::Acking);
+        let who = Who { client: client.0, role, size: Some(size), bell, presence };
         match Attachment::new(opened.hold, start, who) {
             Ok(attachment) => {
                 tracing::info!(%session, channel = channel.0, ?role, ?start, "attached");

@@ -61,7 +61,8 @@ fn session() -> (Arc<Session>, LogWriter, OwnedFd, OwnedFd) {
 }
 
 fn attach(session: Arc<Session>, data: OwnedFd, start: Start, acks: bool) -> io::Result<Attachment> {
-    let who = Who { client: 5, role: Role::Writer, size: None, bell: Arc::default(), acks };
+    let presence = if acks { Presence::Acking } else { Presence::Reading };
+    let who = Who { client: 5, role: Role::Writer, size: None, bell: Arc::default(), presence };
     Attachment::new(Hold { session, data, size: Size::DEFAULT, typed: TYPED }, start, who)
 }
 
@@ -149,6 +150,33 @@ fn credit_is_renewed_once_half_of_it_is_used() {
         nothing(&mut attachment).await;
         let (seen, upto, wakes) = credits(&cell).pop().expect("most of what it may write is written");
         assert!(seen > window / 2 && upto == seen + window && wakes == had);
+    });
+}
+
+#[test]
+fn who_is_unseen_grants_nothing_and_is_woken_all_the_same() {
+    run(async {
+        let (session, log, ours, data) = session();
+        let mut cell = FakeCell { log, data };
+        let who = Who { client: 0, role: Role::Viewer, size: None, bell: Arc::default(), presence: Presence::Unseen };
+        let hold = Hold { session, data: ours, size: Size::DEFAULT, typed: 0 };
+        let mut attachment = Attachment::new(hold, Start::Resume(0), who).unwrap();
+        assert!(attachment.members().1.is_empty());
+        next(&mut attachment).await;
+        let mut credits = Vec::new();
+        for _ in 0..=WAKES_MAX {
+            cell.log.append(&[b'x'; 2000]);
+            cell.send(FromCell::Wake { taken: 0 });
+            next(&mut attachment).await;
+            nothing(&mut attachment).await;
+            credits.extend(cell.received().iter().map(|packet| match ToCell::decode(packet).unwrap() {
+                ToCell::Credit { upto, wakes, .. } => (upto, wakes),
+                other => panic!("{other:?}"),
+            }));
+        }
+        assert_eq!(credits, [(0, 0), (0, WAKES_MAX / 2), (0, WAKES_MAX)]);
+        attachment.start_over();
+        assert_eq!(snapshot(&mut attachment).await.2, cell.log.head());
     });
 }
 
