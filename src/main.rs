@@ -15,6 +15,7 @@ mod host;
 mod image;
 mod manual;
 mod project;
+mod record;
 mod routes;
 mod run;
 mod screen;

@@ -4,13 +4,13 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
-use crate::api::{Context, health, page, projects, reject, sessions, terminal};
+use crate::api::{Context, health, page, projects, recordings, reject, sessions, terminal};
 
 /// Everything that can be asked; never fails, since what no route takes is answered too.
 pub(crate) fn routes(context: &Context) -> BoxedFilter<(Response,)> {
     // The page last: its path is any.
-    let api =
-        terminal::terminal(context).or(sessions::sessions(context)).unify().or(projects::projects(context)).unify();
+    let sessions = terminal::terminal(context).or(sessions::sessions(context)).unify();
+    let api = sessions.or(recordings::recordings(context)).unify().or(projects::projects(context)).unify();
     let open = health::health().or(page::page()).unify();
     api.or(open).unify().recover(reject::recover).unify().boxed()
 }

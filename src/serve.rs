@@ -46,7 +46,8 @@ async fn serve(host: Host) -> anyhow::Result<()> {
         Inner { auth, projects: projects.clone(), create_projects, stop: stop.clone(), clients: clients.clone() };
     let accepting = tokio::spawn(accept(listener, routes(&Context::new(inner)), stop.clone(), connections.clone()));
     tracing::info!("serving on http://{address}/");
-    tokio::spawn(async move { projects.adopt().await });
+    let adopting = projects.clone();
+    tokio::spawn(async move { adopting.adopt().await });
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
@@ -59,6 +60,7 @@ async fn serve(host: Host) -> anyhow::Result<()> {
     let ended = timeout(STOP_WAIT, async {
         connections.wait().await;
         clients.wait().await;
+        projects.finish_recordings().await;
     });
     if ended.await.is_err() {
         tracing::info!(clients = clients.len(), requests = connections.len(), "not waiting any longer");

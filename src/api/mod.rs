@@ -4,6 +4,7 @@
 pub(crate) mod health;
 pub(crate) mod page;
 pub(crate) mod projects;
+pub(crate) mod recordings;
 pub(crate) mod reject;
 pub(crate) mod sessions;
 pub(crate) mod terminal;

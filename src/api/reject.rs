@@ -4,12 +4,14 @@ use std::convert::Infallible;
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use sandbox::control::SessionName;
+use sandbox::spec::ProjectId;
 use warp::Rejection;
 use warp::reply::{Reply, Response};
 
 use crate::auth::Denied;
 use crate::ws::NotUpgradable;
-use crate::{cell, project};
+use crate::{cell, project, record};
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -58,6 +60,11 @@ impl From<NotUpgradable> for Refusal {
 impl warp::reject::Reject for Refusal {}
 
 impl Refusal {
+    /// A session doesn't run that would have to.
+    pub(crate) fn no_session(id: &ProjectId, session: &SessionName) -> Self {
+        Self::NoSession(format!("project {id} has no session {session}: open its terminal first"))
+    }
+
     /// The table.
     fn parts(&self) -> (StatusCode, &'static str, String) {
         use StatusCode as Is;
@@ -136,10 +143,13 @@ fn of_project(error: &project::Error) -> (StatusCode, &'static str) {
         Error::Exists(_) => (StatusCode::CONFLICT, "project_exists"),
         Error::Invalid { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "project_invalid"),
         Error::Cell(cell::Error::Refused(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "session_failed"),
+        Error::Recording(record::Error::NotFound(_)) => (StatusCode::NOT_FOUND, "recording_not_found"),
+        Error::Recording(record::Error::Writing(_) | record::Error::Full) => (StatusCode::CONFLICT, "recording_in_use"),
+        Error::Recording(record::Error::NoFolder) => (StatusCode::UNPROCESSABLE_ENTITY, "project_invalid"),
         Error::Cell(cell::Error::Silent) | Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::Launcher(Launcher::Gone(_)) => (StatusCode::SERVICE_UNAVAILABLE, "launcher_gone"),
         Error::Cell(_) | Error::Launcher(_) => (StatusCode::INTERNAL_SERVER_ERROR, "cell_failed"),
-        Error::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+        Error::Io { .. } | Error::Recording(record::Error::Io { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
     }
 }
 

@@ -56,7 +56,7 @@ async fn resize(
     let session = session_name(&session)?;
     let size = super::terminal::size(cols, rows)?;
     if !request.context.projects.resize(&id, &session, size).await? {
-        return Err(Refusal::NoSession(format!("project {id} has no session {session}: open its terminal first")));
+        return Err(Refusal::no_session(&id, &session));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -118,14 +118,20 @@ impl Cell {
         answered.await.map_err(|_| Error::Silent)?
     }
 
-    /// Gives a running session a new size; `false` if it ended meanwhile.
-    pub(crate) async fn resize(&self, session: &SessionName, size: Size) -> Result<bool, Error> {
-        let opened = self.open(session, size, &[], 0).await?;
+    /// Opens a session that runs, for who types nothing; `None` if it ended meanwhile.
+    pub(crate) async fn join(&self, session: &SessionName) -> Result<Option<Hold>, Error> {
+        let opened = self.open(session, Size::DEFAULT, &[], 0).await?;
         if opened.started {
             self.close(session).await?;
-            return Ok(false);
+            return Ok(None);
         }
-        timeout(ANSWER_WAIT, opened.hold.impose(size)).await.map_err(|_| Error::Silent)??;
+        Ok(Some(opened.hold))
+    }
+
+    /// Gives a running session a new size; `false` if it ended meanwhile.
+    pub(crate) async fn resize(&self, session: &SessionName, size: Size) -> Result<bool, Error> {
+        let Some(hold) = self.join(session).await? else { return Ok(false) };
+        timeout(ANSWER_WAIT, hold.impose(size)).await.map_err(|_| Error::Silent)??;
         Ok(true)
     }
 

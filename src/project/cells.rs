@@ -16,9 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{Error, Projects};
 use crate::cell::{self, Cell, Opened};
-
-/// How often a cell that ends just when it is wanted is started anew.
-const TRIES_MAX: usize = 3;
+use crate::session::Start;
 
 impl Projects {
     /// Opens a session of a project for a client: starts its cell and the session if they don't run.
@@ -30,25 +28,35 @@ impl Projects {
         command: &[String],
         client: u64,
     ) -> Result<Opened, Error> {
-        for _ in 1..TRIES_MAX {
-            match self.open(id).await?.open(session, size, command, client).await {
-                Err(cell::Error::Gone) => {}
+        for last in [false, false, true] {
+            let cell = self.open(id).await?;
+            match cell.open(session, size, command, client).await {
+                Err(cell::Error::Gone) if !last => {}
+                Ok(opened) if opened.started => {
+                    self.record_if_wanted(id, session, &cell, Start::Resume(0));
+                    return Ok(opened);
+                }
                 opened => return Ok(opened?),
             }
         }
-        Ok(self.open(id).await?.open(session, size, command, client).await?)
+        unreachable!("the last try returns")
     }
 
     /// Gives a running session a new size; `false` if there is none of this name.
     pub(crate) async fn resize(&self, id: &ProjectId, session: &SessionName, size: Size) -> Result<bool, Error> {
+        match self.running_in(id, session).await? {
+            Some(cell) => Ok(cell.resize(session, size).await?),
+            None => Ok(false),
+        }
+    }
+
+    /// The project's cell, if this session runs in it.
+    pub(super) async fn running_in(&self, id: &ProjectId, session: &SessionName) -> Result<Option<Cell>, Error> {
         if !self.exists(id)? {
             return Err(Error::NotFound(id.clone()));
         }
         let cell = self.place(id).lock_owned().await.clone();
-        match cell.filter(|cell| cell.state().sessions.contains(session)) {
-            Some(cell) => Ok(cell.resize(session, size).await?),
-            None => Ok(false),
-        }
+        Ok(cell.filter(|cell| cell.state().sessions.contains(session)))
     }
 
     /// Hangs up a session of a project, if it runs.
@@ -177,8 +185,12 @@ impl Projects {
         Cell::connect(id.clone(), socket, Duration::from_secs(self.0.config.cell_linger_s), self.0.keeps).await
     }
 
-    /// Removes what is left of a cell once it has ended, whoever ended it.
+    /// Records the sessions that a cell has already, if the project wants that; and removes what is left of the cell once it
+    /// has ended, whoever ended it.
     fn look_after(&self, id: &ProjectId, cell: &Cell) {
+        for session in cell.state().sessions {
+            self.record_if_wanted(id, &session, cell, Start::Snapshot);
+        }
         let (this, id, cell) = (self.clone(), id.clone(), cell.clone());
         tokio::spawn(async move {
             let gone = cell.gone().await;

@@ -38,9 +38,18 @@ impl Folder {
     }
 
     pub(super) fn exists(&self, id: &ProjectId) -> Result<bool, Error> {
-        match open_folder(&self.root, id.as_str()) {
+        match self.open(id) {
             Ok(_) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The project's own folder.
+    pub(super) fn open(&self, id: &ProjectId) -> Result<OwnedFd, Error> {
+        match open_folder(&self.root, id.as_str()) {
+            Ok(folder) => Ok(folder),
+            Err(Errno::NOENT) => Err(Error::NotFound(id.clone())),
             Err(Errno::LOOP | Errno::NOTDIR) => Err(invalid(id, "it is no folder; links are not followed")),
             Err(error) => Err(failed(format!("open project {id}"), error)),
         }

@@ -7,6 +7,7 @@ mod cells;
 mod folder;
 mod image;
 mod launch;
+mod record;
 mod release;
 mod settings;
 
@@ -23,9 +24,11 @@ use tokio::sync::watch;
 use crate::cell::{self, Cell};
 use crate::config::Config;
 use crate::host::Host;
+use crate::record::{self as recording, Recorders};
 use folder::Folder;
 use image::Images;
 use launch::Launch;
+pub(crate) use record::Recorded;
 
 /// Why a project or its cell isn't to be had.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,9 @@ pub(crate) enum Error {
     /// Its cell doesn't do what it was asked.
     #[error("{0}")]
     Cell(#[from] cell::Error),
+    /// Something can't be recorded, or a recording isn't to be had.
+    #[error("{0}")]
+    Recording(#[from] recording::Error),
     /// The launcher didn't make or remove the cell.
     #[error("{0}")]
     Launcher(sandbox::launcher::Error),
@@ -85,6 +91,7 @@ struct Shared {
     launch: Launch,
     run: OwnedFd,
     keeps: bool,
+    recorders: Recorders,
     /// One place for each project that is open, or being opened; holding it is the right to start and to remove the cell.
     places: Mutex<HashMap<ProjectId, Place>>,
 }
@@ -93,8 +100,8 @@ struct Shared {
 type Place = Arc<tokio::sync::Mutex<Option<Cell>>>;
 
 impl Projects {
-    /// Takes over what a host has in hand. With `keeps` the output of all sessions is kept for whoever comes after: one
-    /// process of a host does that, its server. Call it within a runtime.
+    /// Takes over what a host has in hand. With `keeps` the output of all sessions is kept for whoever comes after, and
+    /// recorded where a project wants that: one process of a host does so, its server. Call it within a runtime.
     pub(crate) fn new(host: Host, keeps: bool) -> Result<Self, Error> {
         let Host { config, launcher, projects, images, run, .. } = host;
         Ok(Self(Arc::new(Shared {
@@ -104,6 +111,7 @@ impl Projects {
             launch: Launch::start(launcher)?,
             run,
             keeps,
+            recorders: Recorders::default(),
             places: Mutex::default(),
         })))
     }

@@ -17,6 +17,7 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) env: BTreeMap<String, String>,
     pub(super) network: Network,
+    pub(super) record: bool,
 }
 
 /// The file as it is written: everything may be left out.
@@ -27,6 +28,7 @@ struct Written {
     limits: WrittenLimits,
     env: BTreeMap<String, String>,
     network: Network,
+    record: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -44,7 +46,7 @@ pub(super) fn parse(text: &str, config: &Config) -> Result<Settings, String> {
         let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
         format!("{}: {}", before.matches('\n').count() + 1, error.message())
     })?;
-    let Written { image, limits, env, network } = written;
+    let Written { image, limits, env, network, record } = written;
     let settings = Settings {
         image: image.unwrap_or_else(|| config.image.clone()),
         limits: Limits {
@@ -55,6 +57,7 @@ pub(super) fn parse(text: &str, config: &Config) -> Result<Settings, String> {
         },
         env,
         network,
+        record,
     };
     check(&settings).map_err(|reason| format!(" {reason}"))?;
     Ok(settings)
@@ -74,6 +77,7 @@ pub(super) fn template(image: Option<&str>) -> Result<String, String> {
          # They hold from the next start of its cell on.\n\
          {image}\n\
          # network = \"none\"\n\
+         # record = false  # true records every session that starts from then on, into recordings/\n\
          \n\
          # [limits]\n\
          # memory_bytes_max = 2_147_483_648\n\

@@ -15,4 +15,5 @@ mod living;
 mod lost;
 mod multi;
 mod pty;
+mod record;
 mod terminal;
