@@ -58,9 +58,7 @@ async fn serve(host: Host) -> anyhow::Result<()> {
     clients.close();
     connections.close();
     let ended = timeout(STOP_WAIT, async {
-        connections.wait().await;
-        clients.wait().await;
-        projects.finish_recordings().await;
+        tokio::join!(connections.wait(), clients.wait(), projects.finish_recordings());
     });
     if ended.await.is_err() {
         tracing::info!(clients = clients.len(), requests = connections.len(), "not waiting any longer");

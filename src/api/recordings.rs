@@ -27,17 +27,28 @@ const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// The routes.
 pub(crate) fn recordings(context: &Context) -> BoxedFilter<(Response,)> {
-    let session = warp::path!("api" / "projects" / String / "sessions" / String / "recording").and(request(context));
-    let record =
-        warp::put().and(session.clone()).then(async |id, session, request| respond(record(id, session, request).await));
-    let stop = warp::delete().and(session).then(async |id, session, request| respond(stop(id, session, request).await));
+    let session = warp::path!("api" / "projects" / String / "sessions" / String / "recording");
+    let record = session
+        .and(warp::put())
+        .and(request(context))
+        .then(async |id, session, request| respond(record(id, session, request).await));
+    let stop = session
+        .and(warp::delete())
+        .and(request(context))
+        .then(async |id, session, request| respond(stop(id, session, request).await));
     let list = warp::path!("api" / "projects" / String / "recordings")
         .and(warp::get())
         .and(request(context))
         .then(async |id, request| respond(list(id, request).await));
-    let file = warp::path!("api" / "projects" / String / "recordings" / String).and(request(context));
-    let read = warp::get().and(file.clone()).then(async |id, name, request| respond(read(id, name, request).await));
-    let remove = warp::delete().and(file).then(async |id, name, request| respond(remove(id, name, request).await));
+    let file = warp::path!("api" / "projects" / String / "recordings" / String);
+    let read = file
+        .and(warp::get())
+        .and(request(context))
+        .then(async |id, name, request| respond(read(id, name, request).await));
+    let remove = file
+        .and(warp::delete())
+        .and(request(context))
+        .then(async |id, name, request| respond(remove(id, name, request).await));
     record.or(stop).unify().or(list).unify().or(read).unify().or(remove).unify().boxed()
 }
 
@@ -104,4 +115,29 @@ fn pieces(file: File, bytes: u64) -> impl Stream<Item = io::Result<Bytes>> {
         };
         tokio::task::spawn_blocking(read).await?.map(Some)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::TryStreamExt;
+    use std::io::{Seek, Write};
+
+    #[test]
+    fn a_file_comes_in_pieces_as_far_as_it_was_when_it_was_opened() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let written: Vec<u8> = (0..PIECE_BYTES_MAX * 5 / 2).map(|number| number as u8).collect();
+        let read = |bytes: usize| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&written).unwrap();
+            file.rewind().unwrap();
+            runtime.block_on(pieces(file, bytes as u64).try_collect::<Vec<Bytes>>())
+        };
+        for bytes in [0, 1, PIECE_BYTES_MAX, written.len()] {
+            let pieces = read(bytes).unwrap();
+            assert_eq!(pieces.len(), bytes.div_ceil(PIECE_BYTES_MAX));
+            assert_eq!(pieces.concat(), written[..bytes]);
+        }
+        assert!(read(written.len() + 1).is_err(), "an answer that is cut must not look whole");
+    }
 }

@@ -77,7 +77,7 @@ pub(super) fn template(image: Option<&str>) -> Result<String, String> {
          # They hold from the next start of its cell on.\n\
          {image}\n\
          # network = \"none\"\n\
-         # record = false  # true records every session that starts from then on, into recordings/\n\
+         # record = false  # true: every session that starts from then on is written to recordings/\n\
          \n\
          # [limits]\n\
          # memory_bytes_max = 2_147_483_648\n\

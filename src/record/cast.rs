@@ -180,4 +180,26 @@ mod tests {
         let text = after_head(|cast, out| cast.end(AT, Some(Exit::Code(3)), out));
         assert_eq!(text, "[1.500000,\"x\",\"3\"]\n");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_recorded_is_read_again(
+            pieces in proptest::collection::vec((0..5_000_000_u64, proptest::collection::vec(proptest::num::u8::ANY, 0..20)), 0..20)
+        ) {
+            let mut at = 0;
+            let text = after_head(|cast, out| {
+                for (micros, piece) in &pieces {
+                    at += micros;
+                    cast.output(Duration::from_micros(at), piece.clone(), out);
+                }
+                cast.end(Duration::from_micros(at), Some(Exit::Code(0)), out);
+            });
+            let events: Vec<_> = text.lines().map(|line| serde_json::from_str::<(f64, char, String)>(line).unwrap()).collect();
+            let output: String = events.iter().filter(|event| event.1 == 'o').map(|event| event.2.as_str()).collect();
+            let bytes: Vec<u8> = pieces.into_iter().flat_map(|(_, piece)| piece).collect();
+            proptest::prop_assert_eq!(output, String::from_utf8_lossy(&bytes));
+            let micros = events.iter().map(|event| (event.0 * 1e6).round() as u64).sum::<u64>();
+            proptest::prop_assert_eq!(micros, at);
+        }
+    }
 }

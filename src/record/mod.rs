@@ -25,7 +25,7 @@ use tracing::Instrument;
 use crate::session::{Hold, Start};
 pub(crate) use name::Name;
 use recorder::Recorder;
-use shelf::Writing;
+use shelf::{Bounds, Writing};
 pub(crate) use shelf::{Shelf, Summary};
 
 /// Most bytes that are written at once; for so many room is made beforehand.
@@ -97,7 +97,7 @@ impl Recorders {
         let mut writing = lock(&self.0.writing);
         // Those that nobody else has are of projects in which nothing is recorded.
         writing.retain(|_, writing| Arc::strong_count(writing) > 1);
-        Shelf::new(project, writing.entry(id.clone()).or_default().clone())
+        Shelf::new(project, writing.entry(id.clone()).or_default().clone(), Bounds::PROJECT)
     }
 
     /// Records a session by what came from its cell, until it ends; `false` if it is being recorded already.

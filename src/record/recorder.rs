@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sandbox::control::{Exit, SessionName};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::cast::Cast;
@@ -86,7 +86,7 @@ impl Recorder {
                 Some(Gathered::Some) if self.write().await? == Room::None => self.change_tape().await?,
                 Some(Gathered::Some) => {}
                 Some(Gathered::All(exit)) => return self.finish(exit).await,
-                None => return self.finish(None).await,
+                None => return self.finish_now().await,
             }
         }
     }
@@ -139,8 +139,6 @@ impl Recorder {
 
     /// Goes on in another file, which begins with a snapshot.
     async fn change_tape(&mut self) -> Result<(), Error> {
-        // So that it may be removed to make room for the next one.
-        self.tape = None;
         self.put_in_tape().await?;
         self.began = Instant::now();
         self.cast = Cast::begin(&self.title, self.cast.size(), SystemTime::now(), &mut self.buffer);
@@ -149,16 +147,37 @@ impl Recorder {
     }
 
     async fn put_in_tape(&mut self) -> Result<(), Error> {
-        let (shelf, session) = (self.shelf.clone(), self.session.clone());
-        let tape = blocking(move || shelf.begin(&session, SystemTime::now())).await?;
+        let (shelf, session, full) = (self.shelf.clone(), self.session.clone(), self.tape.take());
+        let tape = blocking(move || {
+            // First, so that it may be removed to make room for the next one.
+            drop(full);
+            shelf.begin(&session, SystemTime::now())
+        });
+        let tape = tape.await?;
         tracing::info!(name = %tape.name(), "recording");
         self.tape = Some(tape);
         Ok(())
     }
 
+    /// Ends with what is there by now.
+    async fn finish_now(mut self) -> Result<(), Error> {
+        let exit = match timeout(Duration::ZERO, self.gather()).await {
+            Ok(Gathered::All(exit)) => exit,
+            _ => None,
+        };
+        self.finish(exit).await
+    }
+
     async fn finish(mut self, exit: Option<Exit>) -> Result<(), Error> {
         self.cast.end(self.began.elapsed(), exit, &mut self.buffer);
-        self.write().await.map(drop)
+        self.write().await?;
+        // Letting go of it may wait for its shelf, which may wait for the disk.
+        let tape = self.tape.take();
+        blocking(move || {
+            drop(tape);
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -186,6 +205,68 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::shelf::Bounds;
+    use crate::session::Session;
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+    use sandbox::control::{FromCell, Life, Size};
+    use sandbox::log::{LogWriter, RING_BYTES_MIN};
+    use std::io::read_to_string;
+    use std::path::Path;
+
+    const SMALL: Bounds = Bounds { file_bytes_max: 4000, bytes_max: 40_000, files_max: 10, step_bytes: 2000 };
+
+    fn shelf(root: &Path) -> Shelf {
+        let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let folder = rustix::fs::open(root, flags, rustix::fs::Mode::empty()).unwrap();
+        Shelf::new(folder, Arc::default(), SMALL)
+    }
+
+    /// What was recorded, the oldest first.
+    fn recorded(root: &Path) -> Vec<String> {
+        let mut paths: Vec<_> =
+            root.join("recordings").read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        // The first of a second has no number, and `.` comes behind `-`.
+        paths.sort_by_key(|path| crate::record::Name::parse(path.file_name().unwrap().to_str().unwrap()));
+        paths.iter().map(|path| read_to_string(std::fs::File::open(path).unwrap()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_full_file_is_followed_by_one_that_begins_with_a_snapshot() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let root = tempfile::tempdir().unwrap();
+            let mut log = LogWriter::create(RING_BYTES_MIN).unwrap();
+            let (data, cell) =
+                socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+            let session = Arc::new(Session::new(Life(7), log.file()).unwrap());
+            let hold = Hold { session, data, size: Size::DEFAULT, typed: 0 };
+            let (name, title) = (SessionName::main(), "demo/main".to_owned());
+            let recorder =
+                Recorder::begin(shelf(root.path()), name, title, hold, Start::Resume(0)).await.expect("it begins");
+            assert_eq!(recorded(root.path())[0].lines().count(), 1, "its head is there at once");
+            let task = tokio::spawn(async move { recorder.run(&CancellationToken::new()).await });
+            let say = |frame: FromCell| send(&cell, &frame.encode(), SendFlags::NOSIGNAL).unwrap();
+            log.append(b"first ");
+            log.append(&[b'x'; 2500]);
+            say(FromCell::Wake { taken: 0 });
+            let by = Instant::now() + Duration::from_secs(10);
+            while recorded(root.path()).len() < 2 && Instant::now() < by {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            log.append(b" last");
+            say(FromCell::Ended(Exit::Code(0)));
+            task.await.unwrap().expect("it ends well");
+            let files = recorded(root.path());
+            assert_eq!(files.len(), 2);
+            let event = |line: &str| serde_json::from_str::<(f64, String, String)>(line).unwrap();
+            let output = |file: &str| -> String {
+                file.lines().skip(1).map(event).filter(|(_, kind, _)| kind == "o").map(|(.., data)| data).collect()
+            };
+            assert_eq!(output(&files[0]), format!("first {}", "x".repeat(2500)));
+            assert!(output(&files[1]).contains("first xxx") && output(&files[1]).contains(" last"));
+            assert_eq!(files[1].lines().last().map(|line| event(line).1).as_deref(), Some("x"));
+        });
+    }
 
     #[test]
     fn a_burst_is_free_and_a_flood_is_paced() {

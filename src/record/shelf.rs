@@ -29,13 +29,13 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLI
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Largest file, in bytes.
-    file_bytes_max: u64,
+    pub(super) file_bytes_max: u64,
     /// All files together, in bytes.
-    bytes_max: u64,
+    pub(super) bytes_max: u64,
     /// How many files.
-    files_max: usize,
+    pub(super) files_max: usize,
     /// How many bytes are set aside at a time; at least as much as is written at once.
-    step_bytes: u64,
+    pub(super) step_bytes: u64,
 }
 
 /// What is on a shelf and being written, with the bytes set aside for it.
@@ -79,7 +79,7 @@ pub(super) enum Room {
 
 impl Bounds {
     /// What a project may have.
-    const PROJECT: Self = Self {
+    pub(super) const PROJECT: Self = Self {
         // Hours of work, and still something that a player loads.
         file_bytes_max: 64 << 20,
         // A few full ones: disks have no quota, and every project may have this much.
@@ -93,8 +93,8 @@ impl Bounds {
 
 impl Shelf {
     /// The shelf of the project whose folder this is. All that are open at the same time must share `writing`.
-    pub(super) fn new(project: OwnedFd, writing: Arc<Writing>) -> Self {
-        Self { project, writing, bounds: Bounds::PROJECT }
+    pub(super) fn new(project: OwnedFd, writing: Arc<Writing>, bounds: Bounds) -> Self {
+        Self { project, writing, bounds }
     }
 
     /// All recordings, the newest first.
@@ -178,8 +178,11 @@ impl Tape {
 
     /// Appends bytes, at most a step, for which there is room; gives whether there is for as many again.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<Room, Error> {
-        let written = self.file.write_all(bytes);
-        written.map_err(|error| failed(&format!("write recording {}", self.name), error))?;
+        if let Err(error) = self.file.write_all(bytes) {
+            // A part of a line would spoil the others. If it stays all the same, the error below says what to look at.
+            let _ = self.file.set_len(self.bytes);
+            return Err(failed(&format!("write recording {}", self.name), error));
+        }
         self.bytes += bytes.len() as u64;
         let Bounds { step_bytes, file_bytes_max, .. } = self.bounds;
         if self.bytes + step_bytes > file_bytes_max {
@@ -280,7 +283,7 @@ mod tests {
 
     fn shelf() -> (tempfile::TempDir, Shelf) {
         let root = tempfile::tempdir().unwrap();
-        let shelf = Shelf { bounds: SMALL, ..Shelf::new(open(root.path()), Arc::default()) };
+        let shelf = Shelf::new(open(root.path()), Arc::default(), SMALL);
         (root, shelf)
     }
 

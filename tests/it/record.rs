@@ -1,6 +1,7 @@
 //! Recordings of sessions, through the real server, as asciinema's player would read them.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -203,10 +204,7 @@ fn the_next_server_goes_on_recording_in_a_file_of_its_own() {
         server.restart();
         let all = recordings_until(&server, &project, |all| all.len() == 2).await;
         let first = read(&server, &project, &all[1]).await;
-        assert!(
-            first.output().ends_with("$ ") && first.output().contains("first\r\n"),
-            "nothing is lost with its server"
-        );
+        assert!(first.output().contains("first\r\n"), "nothing is lost with its server");
         let mut terminal = server.open(&project, "").await;
         terminal.send("echo sec''ond\r").await;
         let second = read_until(&server, &project, &all[0], "second\r\n").await;
@@ -241,6 +239,45 @@ fn a_link_in_the_recordings_place_is_refused_and_the_session_goes_on() {
     });
 }
 
+/// A file system of 64 KiB, until it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Self {
+        std::fs::create_dir(&at).expect("a folder");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=0777", "none"]).arg(&at).status();
+        assert!(mount.is_ok_and(|status| status.success()), "root can mount");
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_and_not_the_session() {
+    let Some(server) = Server::start() else { return };
+    block_on(async {
+        let project = project_with(&server, "record = true").await;
+        let _disk = SmallDisk::mount(folder(&server, &project).join("recordings"));
+        let mut terminal = server.prompt(&project, "").await;
+        let recording = recordings_until(&server, &project, |all| all.len() == 1).await.remove(0);
+        let before = read_until(&server, &project, &recording, "$ ").await;
+        terminal.send("seq 1 50000\r").await;
+        server.logged("the recording ends here; the session goes on").await;
+        terminal.expect("50000\r\n").await;
+        assert_eq!(terminal.run("echo alive").await, "alive\r\n");
+        let all = recordings_until(&server, &project, |all| all[0]["recording"] == false).await;
+        assert!(all.len() == 1 && server.log().contains("No space left on device"), "{all:?}");
+        let after = read(&server, &project, &recording).await;
+        assert!(after.events.starts_with(&before.events), "no line is cut");
+        assert_eq!(record(&server, "DELETE", &project, "main").await, 204);
+    });
+}
+
 #[test]
 fn a_recorder_lets_no_program_run_ahead_of_its_only_client() {
     let Some(server) = Server::start() else { return };
@@ -258,7 +295,8 @@ fn a_recorder_lets_no_program_run_ahead_of_its_only_client() {
         watching.run_until(written, "wchar").await;
         let by = Instant::now() + DEADLINE;
         // It waits once it has written nothing for a while.
-        while watching.run(&format!("test \"$({written})\" = \"$(sleep 1; {written})\" && echo waits")).await == "" {
+        while watching.run(&format!("test \"$({written})\" = \"$(sleep 1; {written})\" && echo waits")).await.is_empty()
+        {
             assert!(Instant::now() < by, "it goes on");
         }
         assert_eq!(watching.run("ls").await, "", "it isn't done");
