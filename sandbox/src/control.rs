@@ -134,6 +134,12 @@ pub enum Request {
         /// quarter of the log.
         kept: bool,
     },
+    /// Attach to a session that runs, for who types nothing.
+    /// Answered like [`Request::Open`], by [`Reply::Failed`] if it doesn't run.
+    Join {
+        /// Which session.
+        session: SessionName,
+    },
     /// Give what a server needs to know a session that was started before it, and attach nobody.
     /// Answered by [`Reply::Found`] with one or two descriptors, or by [`Reply::Failed`].
     Find {

@@ -29,6 +29,8 @@ pub(super) enum Ask {
         client: u64,
         reply: oneshot::Sender<Result<Opened, Error>>,
     },
+    /// Attach to a session that runs.
+    Join { session: SessionName, reply: oneshot::Sender<Result<Opened, Error>> },
     /// Keep a session's output for the next server.
     Keep { session: SessionName, life: Life, keep: Keep },
     /// Hang a session up.
@@ -206,7 +208,7 @@ impl Driver {
     /// Passes a request on.
     async fn asked(&mut self, ask: Ask) -> Result<(), Error> {
         match ask {
-            Ask::Open { reply, .. } if self.phase() != Phase::Running => {
+            Ask::Open { reply, .. } | Ask::Join { reply, .. } if self.phase() != Phase::Running => {
                 let _ = reply.send(Err(Error::Gone));
             }
             Ask::Open { session, size, command, client, reply } => {
@@ -221,6 +223,10 @@ impl Driver {
                         self.unanswered.push_back(Unanswered::Open(session, reply));
                     }
                 }
+            }
+            Ask::Join { session, reply } => {
+                self.link.send(&Request::Join { session: session.clone() }, None).await?;
+                self.unanswered.push_back(Unanswered::Open(session, reply));
             }
             Ask::Keep { session, life, keep: Keep { from, until, checkpoint } } => {
                 self.link.send(&Request::Keep { session, life, from, until }, checkpoint).await?;

@@ -109,23 +109,29 @@ impl Cell {
         command: &[String],
         client: u64,
     ) -> Result<Opened, Error> {
+        let (session, command) = (session.clone(), command.to_vec());
+        self.opened(|reply| Ask::Open { session, size, command, client, reply }).await
+    }
+
+    /// Opens a session that runs, for who types nothing; `None` if it has ended.
+    pub(crate) async fn join(&self, session: &SessionName) -> Result<Option<Hold>, Error> {
+        let asked = session.clone();
+        match self.opened(|reply| Ask::Join { session: asked, reply }).await {
+            Ok(opened) => Ok(Some(opened.hold)),
+            // A cell says that a session ended before it says anything that follows from it.
+            Err(Error::Refused(_)) if !self.state().sessions.contains(session) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn opened(&self, ask: impl FnOnce(oneshot::Sender<Result<Opened, Error>>) -> Ask) -> Result<Opened, Error> {
         let (reply, answer) = oneshot::channel();
-        let ask = Ask::Open { session: session.clone(), size, command: command.to_vec(), client, reply };
+        let ask = ask(reply);
         let answered = timeout(ANSWER_WAIT, async {
             self.asks.send(ask).await.map_err(|_| Error::Gone)?;
             answer.await.map_err(|_| Error::Gone)?
         });
         answered.await.map_err(|_| Error::Silent)?
-    }
-
-    /// Opens a session that runs, for who types nothing; `None` if it ended meanwhile.
-    pub(crate) async fn join(&self, session: &SessionName) -> Result<Option<Hold>, Error> {
-        let opened = self.open(session, Size::DEFAULT, &[], 0).await?;
-        if opened.started {
-            self.close(session).await?;
-            return Ok(None);
-        }
-        Ok(Some(opened.hold))
     }
 
     /// Gives a running session a new size; `false` if it ended meanwhile.

@@ -112,6 +112,28 @@ fn answers_come_to_those_who_asked_in_their_order() {
 }
 
 #[test]
+fn a_session_that_has_ended_is_not_joined_and_another_refusal_is_one() {
+    run(async |socket, mut listener| {
+        let (cell, fake) = tokio::join!(
+            Cell::connect(project(), socket.to_owned(), NEVER, false),
+            FakeCell::accept(&mut listener, &["main"])
+        );
+        let (cell, main) = (cell.unwrap(), SessionName::main());
+        let refuse = async |ended: bool| {
+            assert_eq!(fake.hears().await, Some(Request::Join { session: SessionName::main() }));
+            if ended {
+                fake.say(&Reply::Ended { session: SessionName::main(), exit: Exit::Code(0) }, &[]).await;
+            }
+            fake.say(&Reply::Failed { reason: "no".to_owned() }, &[]).await;
+        };
+        let (joined, ()) = tokio::join!(cell.join(&main), refuse(false));
+        assert!(matches!(joined, Err(Error::Refused(_))));
+        let (joined, ()) = tokio::join!(cell.join(&main), refuse(true));
+        assert!(matches!(joined, Ok(None)));
+    });
+}
+
+#[test]
 fn a_cell_of_another_version_or_project_is_refused_by_name() {
     let other = ProjectId::parse("other").unwrap();
     let many = (0..65).map(|number| session(&format!("s{number}"))).collect();

@@ -16,7 +16,6 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{Error, Projects};
 use crate::cell::{self, Cell, Opened};
-use crate::session::Start;
 
 impl Projects {
     /// Opens a session of a project for a client: starts its cell and the session if they don't run.
@@ -30,13 +29,15 @@ impl Projects {
     ) -> Result<Opened, Error> {
         for last in [false, false, true] {
             let cell = self.open(id).await?;
-            match cell.open(session, size, command, client).await {
-                Err(cell::Error::Gone) if !last => {}
-                Ok(opened) if opened.started => {
-                    self.record_if_wanted(id, session, &cell, Start::Resume(0));
+            // Asked for in the same breath: a program may have ended before its client could ask for a recorder.
+            let recorder = self.recorder_from_birth(id, session, &cell);
+            match tokio::join!(cell.open(session, size, command, client), recorder) {
+                (Err(cell::Error::Gone), _) if !last => {}
+                (Ok(opened), Some(recorder)) if opened.started => {
+                    self.record_from_birth(id, session, recorder);
                     return Ok(opened);
                 }
-                opened => return Ok(opened?),
+                (opened, _) => return Ok(opened?),
             }
         }
         unreachable!("the last try returns")
@@ -189,7 +190,7 @@ impl Projects {
     /// has ended, whoever ended it.
     fn look_after(&self, id: &ProjectId, cell: &Cell) {
         for session in cell.state().sessions {
-            self.record_if_wanted(id, &session, cell, Start::Snapshot);
+            self.record_if_wanted(id, &session, cell);
         }
         let (this, id, cell) = (self.clone(), id.clone(), cell.clone());
         tokio::spawn(async move {

@@ -170,6 +170,7 @@ impl Init {
             Request::Open { session, size, command, client, kept } => {
                 self.open(connection, session, size.clamped(), &command, client, kept);
             }
+            Request::Join { session } => self.join(connection, session),
             Request::Find { session } => self.find(connection, session),
             Request::Keep { session, life, from, until } => {
                 let session = self.sessions.iter_mut().find(|running| *running.name() == session);
@@ -190,22 +191,43 @@ impl Init {
     }
 
     fn open(&mut self, connection: usize, name: SessionName, size: Size, command: &[String], client: u64, kept: bool) {
-        let running = self.sessions.iter().position(|session| *session.name() == name);
-        let opened = match running {
-            Some(index) => Ok((index, false)),
-            None => self.start(name.clone(), size, command).map(|()| (self.sessions.len() - 1, true)),
+        let attached = match self.position(&name) {
+            Some(index) => self.attach(connection, index, false, client),
+            None => self.start(name, size, command).and_then(|()| {
+                let index = self.sessions.len() - 1;
+                let session = &mut self.sessions[index];
+                if kept {
+                    session.keep(0, session.log_bytes() / 4, None);
+                }
+                self.attach(connection, index, true, client)
+            }),
         };
-        let attached = opened.and_then(|(index, started)| {
-            let session = &mut self.sessions[index];
-            if started && kept {
-                session.keep(0, session.log_bytes() / 4, None);
-            }
-            let socket = session.attach()?;
-            let (size, life, typed) = (session.size(), session.life(), session.typed(client));
-            let reply = Reply::Attached { session: name, started, size, life, typed };
-            self.connections[connection].send(&reply, &[session.log().as_fd(), socket.as_fd()]);
-            Ok(())
-        });
+        self.say_failed(connection, attached);
+    }
+
+    fn join(&mut self, connection: usize, name: SessionName) {
+        let attached = match self.position(&name) {
+            Some(index) => self.attach(connection, index, false, 0),
+            None => Err("it has ended".to_owned()),
+        };
+        self.say_failed(connection, attached);
+    }
+
+    fn position(&self, name: &SessionName) -> Option<usize> {
+        self.sessions.iter().position(|session| session.name() == name)
+    }
+
+    /// Attaches a client and tells it so.
+    fn attach(&mut self, connection: usize, index: usize, started: bool, client: u64) -> Result<(), String> {
+        let session = &mut self.sessions[index];
+        let socket = session.attach()?;
+        let (size, life, typed) = (session.size(), session.life(), session.typed(client));
+        let reply = Reply::Attached { session: session.name().clone(), started, size, life, typed };
+        self.connections[connection].send(&reply, &[session.log().as_fd(), socket.as_fd()]);
+        Ok(())
+    }
+
+    fn say_failed(&mut self, connection: usize, attached: Result<(), String>) {
         if let Err(reason) = attached {
             self.connections[connection].send(&Reply::Failed { reason }, &[]);
         }
