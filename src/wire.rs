@@ -350,7 +350,7 @@ impl Ask {
             &Self::Attach { cols, rows, .. } | &Self::Resize { cols, rows, .. }
                 if (Size { cols, rows }) != (Size { cols, rows }).clamped() =>
             {
-                Err(Malformed("cols and rows must be 1 to 2000".to_owned()))
+                Err(Malformed("cols and rows must be 1 to 2000, and their product at most 200000".to_owned()))
             }
             _ => Ok(ask),
         }

@@ -80,6 +80,9 @@ impl From<SessionName> for String {
     }
 }
 
+/// Most character cells of a terminal: four large monitors full. A program fills all of them with three bytes.
+pub const CELLS_MAX: u32 = 200_000;
+
 /// A random number that tells a session from those that had its name before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -98,9 +101,12 @@ impl Size {
     /// What a terminal has before anyone says.
     pub const DEFAULT: Self = Self { cols: 80, rows: 24 };
 
-    /// Brings both numbers into 1 to 2000: beyond that, programs allocate absurd screens.
+    /// Brings both numbers into 1 to 2000, and rows down until there are at most [`CELLS_MAX`] character cells: beyond that,
+    /// programs allocate absurd screens, and we with them.
     pub fn clamped(self) -> Self {
-        Self { cols: self.cols.clamp(1, 2000), rows: self.rows.clamp(1, 2000) }
+        let cols = self.cols.clamp(1, 2000);
+        let most = u16::try_from(CELLS_MAX / u32::from(cols)).unwrap_or(u16::MAX);
+        Self { cols, rows: self.rows.clamp(1, most.min(2000)) }
     }
 }
 
@@ -411,6 +417,17 @@ mod tests {
                 let again = serde_json::to_string(&reply).unwrap();
                 proptest::prop_assert_eq!(serde_json::from_str::<Reply>(&again).unwrap(), reply);
             }
+        }
+    }
+
+    #[test]
+    fn sizes_are_brought_into_bounds() {
+        for (size, clamped) in
+            [((80, 24), (80, 24)), ((0, 0), (1, 1)), ((9999, 9999), (2000, 100)), ((300, 1000), (300, 666))]
+        {
+            let [size, clamped] = [size, clamped].map(|(cols, rows)| Size { cols, rows });
+            assert_eq!(size.clamped(), clamped);
+            assert_eq!(clamped.clamped(), clamped);
         }
     }
 

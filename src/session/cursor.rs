@@ -45,6 +45,11 @@ impl Cursor {
         self.offset
     }
 
+    /// The place so many bytes before, of those that the last [`Self::next`] gave.
+    pub(super) fn before(&self, bytes: usize) -> Self {
+        Self { offset: self.offset - bytes as u64, ..self.clone() }
+    }
+
     /// Where the output ahead was last thrown away, if it was.
     pub(super) fn flush_ahead(&self) -> Option<u64> {
         self.ahead.iter().rev().find(|mark| mark.event == Event::Flushed).map(|mark| mark.offset)

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -16,6 +16,9 @@ use super::{Session, View};
 /// How long after a client saw output the screen is fed with it, for its title and the like: long enough that a keystroke
 /// and its echo aren't disturbed.
 const NEWS_DELAY: Duration = Duration::from_millis(100);
+
+/// Longer than it takes to parse a part of what programs usually print.
+const COSTLY: Duration = Duration::from_millis(1);
 
 /// Largest checkpoint that is read back, in bytes: a history of two MiB and a large screen.
 const CHECKPOINT_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -96,15 +99,20 @@ pub(super) fn read_checkpoint(file: &OwnedFd) -> Option<Vec<u8>> {
 }
 
 impl Session {
-    /// Feeds the screen with all that the log holds now, a part at a time, letting others have a turn between.
+    /// Feeds the screen with all that the log holds now, a part at a time, letting others have a turn between. A program whose
+    /// output takes long to parse gets half of a processor at most: its own cell's share doesn't pay for this.
     pub(crate) async fn caught_up(&self) -> Result<(), LogError> {
         let head = self.log.head();
         loop {
+            let began = Instant::now();
             let all = self.view().advance(&self.log)?;
             if all || self.view().offset() >= head {
                 return Ok(());
             }
-            tokio::task::yield_now().await;
+            match began.elapsed() {
+                long if long > COSTLY => tokio::time::sleep(long).await,
+                _ => tokio::task::yield_now().await,
+            }
         }
     }
 }

@@ -139,7 +139,7 @@ pub(in crate::api) fn size(cols: u16, rows: u16) -> Result<Size> {
     if size == size.clamped() {
         Ok(size)
     } else {
-        Err(Refusal::Malformed("cols and rows must be 1 to 2000".to_owned()))
+        Err(Refusal::Malformed("cols and rows must be 1 to 2000, and their product at most 200000".to_owned()))
     }
 }
 

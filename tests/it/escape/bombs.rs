@@ -105,9 +105,7 @@ fn a_flood_of_arbitrary_bytes_hurts_neither_server_nor_neighbours() {
         let _idle = server.open(&project, "").await;
         let before = memory();
         reader
-            .send(
-                "printf '\\033]0;\\000\\377\\033[999999999;999999999H'; head -c 100M /dev/urandom; echo; echo en''d\r",
-            )
+            .send("printf '\\033]0;\\000\\377\\033[999999999;999999999H'; head -c 25M /dev/urandom; echo; echo en''d\r")
             .await;
         let (mut tail, mut most) = (String::new(), before);
         let mut asked = Instant::now();
