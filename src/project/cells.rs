@@ -120,15 +120,8 @@ impl Projects {
         });
         for id in running {
             let mut held = self.place(&id).lock_owned().await;
-            if held.is_some() {
-                continue;
-            }
-            match self.connect(&id).await {
-                Ok(cell) => {
-                    tracing::info!(project = %id, sessions = cell.state().sessions.len(), "found a running cell");
-                    self.look_after(&id, &cell);
-                    *held = Some(cell);
-                }
+            match self.look_in(&id, &mut held).await {
+                Ok(()) => {}
                 Err(cell::Error::Gone) => {
                     if let Err(error) = self.0.launch.remove_cell(&id).await {
                         tracing::warn!(project = %id, %error, "what is left of a cell can't be removed");
@@ -136,7 +129,27 @@ impl Projects {
                 }
                 Err(error) => tracing::warn!(project = %id, %error, "a running cell can't be used"),
             }
+            self.leave(&id, held);
         }
+    }
+
+    /// Looks after a project's cell, if it runs: for who must know its sessions before anybody opens one.
+    pub(crate) async fn find(&self, id: &ProjectId) -> Result<(), cell::Error> {
+        let mut held = self.place(id).lock_owned().await;
+        let found = self.look_in(id, &mut held).await;
+        self.leave(id, held);
+        found
+    }
+
+    /// Fills the place of a project whose cell runs, if nobody has done so.
+    async fn look_in(&self, id: &ProjectId, held: &mut OwnedMutexGuard<Option<Cell>>) -> Result<(), cell::Error> {
+        if held.is_none() {
+            let cell = self.connect(id).await?;
+            tracing::info!(project = %id, sessions = cell.state().sessions.len(), "found a running cell");
+            self.look_after(id, &cell);
+            **held = Some(cell);
+        }
+        Ok(())
     }
 
     /// Starts the cell of a project whose turn is held; or finds that another process did.

@@ -80,6 +80,11 @@ async fn attach(
     if !exists {
         create(&context, &id)?;
     }
+    let looks = wish.as_ref().is_none_or(|wish| wish.role == Role::Viewer);
+    if looks && let Err(error) = context.projects.find(&id).await {
+        // Whoever opens a session hears why that can't be; who looks, that none runs.
+        tracing::debug!(project = %id, %error, "no running cell is found");
+    }
     let span = tracing::info_span!("client", project = %id, peer = %connection.peer);
     let single = match wish {
         None => None,

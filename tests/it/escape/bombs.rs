@@ -193,3 +193,25 @@ fn folders_deeper_than_any_path_go_with_their_cell_and_what_their_links_name_sta
     assert_eq!(std::fs::read_to_string(canary.join("file")).expect("the canary is there"), "sings");
     assert!(Path::new("/etc/passwd").exists());
 }
+
+#[test]
+fn sequences_that_fill_a_huge_screen_hold_up_nobody_else() {
+    let Some(server) = Server::start() else { return };
+    let (project, neighbour) = (server.project(), server.project());
+    block_on(async {
+        let mut bystander = server.prompt(&neighbour, "").await;
+        let mut bomber = server.prompt(&project, "&cols=2000&rows=100").await;
+        // Each three bytes touch all cells; and each line's end moves all rows within margins.
+        bomber.send("printf '\\033[2;99r'; yes $'\\033#8\\n\\033#8\\n' | head -c 4M; echo en''d\r").await;
+        for _ in 0..20 {
+            assert_eq!(bystander.run("echo alive").await, "alive\r\n");
+        }
+        // Who comes now waits for the screen to be parsed, and nobody waits for him.
+        let _late = server.open(&project, "").await;
+        for _ in 0..20 {
+            assert_eq!(bystander.run("echo alive").await, "alive\r\n");
+        }
+        let refused = server.try_open(&project, "&cols=2000&rows=2000").await.err().expect("that is too large");
+        assert!(refused.status == 400 && refused.body.contains("at most 200000"), "{refused:?}");
+    });
+}
