@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -40,7 +41,11 @@ pub(crate) struct Keep {
 /// Looks after a session until it ends. `kept` is what the cell keeps already.
 pub(crate) async fn keep(session: Arc<Session>, mut kept: Option<u64>, tell: impl AsyncFn(Keep)) {
     let step = session.log.ring_bytes() / 4;
-    while let Ok(()) = session.caught_up().await {
+    loop {
+        if let Err(error) = session.caught_up().await {
+            tracing::warn!(%error, "a session's output is no longer followed");
+            return;
+        }
         let offset = session.view().offset();
         if kept.is_none_or(|kept| offset >= kept + step) {
             let made = checkpoint(&session.view());
@@ -63,7 +68,7 @@ pub(crate) async fn keep(session: Arc<Session>, mut kept: Option<u64>, tell: imp
                     () = session.grown.notified() => {}
                     () = session.ended.cancelled() => return,
                 }
-                session.watched.store(false, std::sync::atomic::Ordering::Relaxed);
+                session.watched.store(false, Ordering::Relaxed);
             }
         }
     }

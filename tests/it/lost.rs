@@ -197,20 +197,7 @@ fn cut_a_thousand_times_and_killed_ten_nothing_is_lost_or_comes_twice() {
             let mut wire = server.wire(&project).await;
             lines.attach(&mut wire).await;
             keys.attach(&mut wire).await;
-            let mut left = dice.below(12) as i32;
-            while left >= 0 {
-                let heard = wire.heard().await;
-                assert!(!matches!(heard, Heard::Closed(..) | Heard::Gone), "{heard:?}");
-                lines.hear(&mut wire, &heard).await;
-                keys.hear(&mut wire, &heard).await;
-                if matches!(heard, Heard::Told(_)) && dice.below(2) == 0 {
-                    continue;
-                }
-                let key = b'a' + dice.below(26) as u8;
-                keys.typed.push(key);
-                keys.send(&mut wire).await;
-                left -= 1;
-            }
+            type_some(&mut dice, &mut wire, &mut lines, &mut keys).await;
             // The connection breaks, whatever is on its way.
             drop(wire.socket.into_inner());
         }
@@ -230,15 +217,32 @@ fn cut_a_thousand_times_and_killed_ten_nothing_is_lost_or_comes_twice() {
             }
             assert!(std::time::Instant::now() < by, "{} of {} keys", arrived.len(), keys.typed.len() - command);
         }
-        let output = String::from_utf8(lines.output).expect("text");
-        let (_, counted) = output.split_once("line-0.").expect("the first line");
-        let counted = format!("line-0.{counted}");
-        let whole = counted.rsplit_once("\r\n").expect("a line").0;
-        let mut count = 0;
-        for (number, line) in whole.split("\r\n").enumerate() {
-            assert_eq!(line, format!("line-{number}."));
-            count = number;
-        }
+        let count = counted(&String::from_utf8(lines.output).expect("text"));
         assert!(count > 1000, "only {count} lines");
     });
+}
+
+/// Types some keys, while output comes and before all that was asked for has.
+async fn type_some(dice: &mut Dice, wire: &mut Wire, lines: &mut Kept, keys: &mut Kept) {
+    let mut left = dice.below(12) as i32;
+    while left >= 0 {
+        let heard = wire.heard().await;
+        assert!(!matches!(heard, Heard::Closed(..) | Heard::Gone), "{heard:?}");
+        lines.hear(wire, &heard).await;
+        keys.hear(wire, &heard).await;
+        if matches!(heard, Heard::Told(_)) && dice.below(2) == 0 {
+            continue;
+        }
+        keys.typed.push(b'a' + dice.below(26) as u8);
+        keys.send(wire).await;
+        left -= 1;
+    }
+}
+
+/// How many numbered lines there are, which must be there once and in order; the last may be cut.
+fn counted(output: &str) -> usize {
+    let (_, behind) = output.split_once("line-0.").expect("the first line");
+    let (whole, _cut) = behind.rsplit_once("\r\n").expect("a line");
+    let lines = whole.split("\r\n").enumerate().skip(1);
+    lines.map(|(number, line)| assert_eq!(line, format!("line-{number}."))).count()
 }
