@@ -3,9 +3,10 @@
 //! Text messages are JSON, binary ones a type, a channel, mostly an offset, and bytes. `docs/protocol.md` says what they
 //! mean. Whatever a stranger sends is a frame or refused with a reason; it doesn't know what a frame does.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use sandbox::control::{Exit, Life, SessionName, Size};
+use sandbox::control::{Exit, Label, Life, SessionName, Size};
 use serde::{Deserialize, Serialize};
 
 /// The subprotocol's name.
@@ -115,6 +116,13 @@ pub(crate) enum Ask {
         /// Which hold.
         channel: Channel,
     },
+    /// Call a session something else, for everybody.
+    Label {
+        /// Which session.
+        session: SessionName,
+        /// Its label; an empty one takes it away.
+        label: Label,
+    },
     /// Hang a session up.
     Close {
         /// Which session.
@@ -142,6 +150,16 @@ pub(crate) enum Tell {
     Sessions {
         /// The names.
         sessions: Vec<SessionName>,
+        /// What those of them are called that have a label.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        labels: BTreeMap<SessionName, Label>,
+    },
+    /// The kernel has killed programs of the project because its memory was used up.
+    OutOfMemory {
+        /// How many processes, since the cell's birth.
+        kills: u64,
+        /// The limit that was reached, in bytes.
+        limit_bytes: u64,
     },
     /// The hold is there.
     Attached {

@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::failure::{Context, Failure};
+use crate::oom::OomWatch;
 use crate::spec::{Limits, ProjectId};
 
 /// Period of the processor limit in microseconds, the kernel's default.
@@ -47,6 +48,8 @@ pub(crate) struct Cgroups {
 #[derive(Debug)]
 pub(crate) struct Leaf {
     groups: Vec<(OwnedFd, bool)>,
+    /// For the cell's init; none where the kernel doesn't count.
+    pub(crate) oom: Option<OomWatch>,
 }
 
 impl Cgroups {
@@ -79,7 +82,7 @@ impl Cgroups {
 
     /// Makes a cell's group with its limits written.
     pub(crate) fn create(&self, project: &ProjectId, limits: &Limits) -> Result<Leaf, Failure> {
-        let mut leaf = Leaf { groups: Vec::new() };
+        let mut leaf = Leaf { groups: Vec::new(), oom: None };
         for hierarchy in &self.hierarchies {
             match rustix::fs::mkdirat(&hierarchy.folder, project.as_str(), Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -95,6 +98,9 @@ impl Cgroups {
                         _ => {}
                     }
                 }
+            }
+            if hierarchy.controllers.contains(&"memory") {
+                leaf.oom = OomWatch::new(group.as_fd(), hierarchy.unified).ok();
             }
             leaf.groups.push((group, hierarchy.unified));
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::ProjectId;
 
 /// Version of both wires. A server refuses by name a cell whose version it doesn't speak.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Largest control message in bytes: an environment of 64 KiB and a command of 64 KiB fit.
 pub const CONTROL_BYTES_MAX: usize = 192 * 1024;
@@ -30,6 +30,9 @@ pub const INPUT_WINDOW_BYTES: u64 = 64 * 1024;
 /// Most [`FromCell::Wake`]s that the server hasn't received yet: enough that not every keystroke's echo needs a credit after
 /// it; few, because under a flood each one is a packet that says nothing new.
 pub const WAKES_MAX: u64 = 8;
+
+/// Longest label in characters.
+const LABEL_CHARACTERS_MAX: usize = 60;
 
 /// Longest session name in bytes.
 const SESSION_NAME_BYTES_MAX: usize = 40;
@@ -77,6 +80,38 @@ impl TryFrom<String> for SessionName {
 impl From<SessionName> for String {
     fn from(name: SessionName) -> Self {
         name.0
+    }
+}
+
+/// What people call a session, at most 60 characters, none of them a control character. Its name is its address and stays.
+/// Empty if nobody has given it one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Label(String);
+
+impl Label {
+    /// Whether nobody has given one.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Label {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let valid = text.chars().count() <= LABEL_CHARACTERS_MAX && !text.chars().any(char::is_control);
+        valid.then_some(Self(text)).ok_or("a label is at most 60 characters, and none of them a control character")
+    }
+}
+
+impl From<Label> for String {
+    fn from(label: Label) -> Self {
+        label.0
     }
 }
 
@@ -165,6 +200,13 @@ pub enum Request {
         /// Offset at which [`Reply::Grown`] is due.
         until: u64,
     },
+    /// Call a session something else from now on. Answered by [`Reply::Labelled`] to all.
+    Label {
+        /// Which session.
+        session: SessionName,
+        /// Its label; an empty one takes it away.
+        label: Label,
+    },
     /// Hang up a session's program (SIGHUP, then SIGKILL to its session's processes).
     Close {
         /// Which session.
@@ -214,6 +256,21 @@ pub enum Reply {
     Grown {
         /// Which session.
         session: SessionName,
+    },
+    /// What a session is called. Sent on every control connection: when it changes, and after [`Reply::Hello`] for those
+    /// that have a label.
+    Labelled {
+        /// Which session.
+        session: SessionName,
+        /// Its label.
+        label: Label,
+    },
+    /// The kernel has killed processes of the cell because its memory was used up. Sent on every control connection.
+    OutOfMemory {
+        /// How many, since the cell's birth.
+        kills: u64,
+        /// The limit that was reached, in bytes.
+        limit_bytes: u64,
     },
     /// The request could not be carried out.
     Failed {

@@ -22,6 +22,7 @@ use crate::init::{self, Birth};
 use crate::launcher::folders::Folders;
 use crate::mount;
 use crate::namespaces::Namespaces;
+use crate::oom::OomWatch;
 use crate::packet;
 use crate::plan::{Step, plan};
 use crate::privilege::{conceal, regain_capabilities};
@@ -129,9 +130,9 @@ impl Workshop {
         let (upper, work) = storage.layers(range.base()).step("make the cell's upper layer")?;
         let (root, workspace, devices) = self.mounts(spec, range, &upper, &work)?;
         let listener = listen(&self.folders, &spec.project).step("open the cell's control socket")?;
-        let group = self.cgroups.create(&spec.project, &spec.limits)?;
+        let mut group = self.cgroups.create(&spec.project, &spec.limits)?;
         let materials = Materials { root, devices, workspace, policy: &self.policy };
-        let birth = Birth { spec: spec.clone(), listener };
+        let birth = Birth { spec: spec.clone(), listener, oom: group.oom.take() };
         let pid = give_birth(birth, materials, range, &group, storage)?;
         self.namespaces.keep(&spec.project, pid);
         Ok(())
@@ -289,8 +290,10 @@ fn be_born(
     }
     let limited = cgroup::enter(doors).step("enter the cell's cgroup");
     let ready = limited.and_then(|()| carry_out(steps, materials)).and_then(|()| {
-        // What the launcher had open is nothing for a cell. Only the lock, the socket, and the parent's ear stay.
-        let mut kept = [birth.listener.as_raw_fd(), parent.as_raw_fd(), lock.as_raw_fd()];
+        // What the launcher had open is nothing for a cell. Only the lock, the socket, the parent's ear and the one for
+        // kills stay.
+        let mut kept = vec![birth.listener.as_raw_fd(), parent.as_raw_fd(), lock.as_raw_fd()];
+        kept.extend(birth.oom.iter().flat_map(OomWatch::descriptors));
         sys::close_except(&mut kept).step("close the launcher's descriptors")?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").step("open /dev/null")?;
         (0..=2)

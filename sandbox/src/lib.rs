@@ -20,6 +20,7 @@ mod init;
 mod launch;
 mod mount;
 mod namespaces;
+mod oom;
 mod plan;
 mod seccomp;
 mod step;

@@ -34,7 +34,7 @@ pub(super) async fn print(target: &Target, wish: &Wish) -> anyhow::Result<ExitCo
 
 async fn list(socket: &mut Socket, wish: &Wish) -> Result<Sessions, End> {
     let names = loop {
-        if let Heard::Tell(Tell::Sessions { sessions }) = socket.heard().await? {
+        if let Heard::Tell(Tell::Sessions { sessions, .. }) = socket.heard().await? {
             break sessions;
         }
     };

@@ -7,13 +7,13 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::control::{Life, Request, SESSIONS_MAX, SessionName, Size};
+use sandbox::control::{Label, Life, Request, SESSIONS_MAX, SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::link::{Attached, Found, Link, Message};
-use super::{ANSWER_WAIT, ASKS_MAX, Error, Opened, Phase, State};
+use super::{ANSWER_WAIT, ASKS_MAX, Care, Error, Opened, Phase, State};
 use crate::session::{Hold, Keep, Session, keep};
 
 /// Longest time to sleep at once when there is nothing to wait for.
@@ -33,6 +33,8 @@ pub(super) enum Ask {
     Join { session: SessionName, reply: oneshot::Sender<Result<Opened, Error>> },
     /// Keep a session's output for the next server.
     Keep { session: SessionName, life: Life, keep: Keep },
+    /// Call a session something else.
+    Label { session: SessionName, label: Label },
     /// Hang a session up.
     Close { session: SessionName },
     /// End the cell.
@@ -50,7 +52,7 @@ pub(super) struct Driver {
     project: ProjectId,
     socket: PathBuf,
     link: Link,
-    linger: Duration,
+    care: Care,
     asks: mpsc::Receiver<Ask>,
     /// For the sessions' keepers, if there are to be any.
     keepers: Option<mpsc::WeakSender<Ask>>,
@@ -71,13 +73,13 @@ impl Driver {
     pub(super) fn new(
         (project, socket): (ProjectId, PathBuf),
         link: Link,
-        linger: Duration,
+        care: Care,
         asks: mpsc::Receiver<Ask>,
         keepers: Option<mpsc::WeakSender<Ask>>,
         state: watch::Sender<State>,
     ) -> Self {
         let (sessions, unanswered) = (BTreeMap::new(), VecDeque::new());
-        Self { project, socket, link, linger, asks, keepers, state, sessions, unanswered }
+        Self { project, socket, link, care, asks, keepers, state, sessions, unanswered }
     }
 
     /// Runs until the cell is gone, or nobody has a handle on it any more: then the cell goes on by itself.
@@ -88,7 +90,7 @@ impl Driver {
         {
             tracing::warn!(%error, "a cell's sessions can't be found");
         }
-        let mut due = pin!(sleep_until(Instant::now() + self.linger));
+        let mut due = pin!(sleep_until(Instant::now() + self.care.linger));
         loop {
             let event = tokio::select! {
                 said = self.link.receive() => Event::Said(said),
@@ -115,6 +117,7 @@ impl Driver {
         self.state.send_modify(|state| {
             state.phase = Phase::Gone;
             state.sessions.clear();
+            state.labels.clear();
         });
         self.sessions.values().for_each(|session| session.end());
     }
@@ -151,7 +154,7 @@ impl Driver {
                 let Some(Unanswered::Find) = self.unanswered.pop_front() else { return Err(out_of_turn()) };
                 let Found { life, kept, log, checkpoint } = found;
                 let restored = Session::restore(life, log, kept.unwrap_or(0), checkpoint.as_ref());
-                self.keep(&session, Arc::new(restored.map_err(malformed)?), kept);
+                self.keep(&session, Arc::new(restored.map_err(malformed)?.sized_by(self.care.sizing)), kept);
             }
             Message::Failed(reason) => match self.unanswered.pop_front().ok_or_else(out_of_turn)? {
                 Unanswered::Open(_, reply) => drop(reply.send(Err(Error::Refused(reason)))),
@@ -163,16 +166,36 @@ impl Driver {
                     session.grown();
                 }
             }
+            Message::Labelled(session, label) => self.labelled(session, label),
+            Message::OutOfMemory(killed) => {
+                tracing::warn!(killed.kills, killed.limit_bytes, "out of memory");
+                self.state.send_modify(|state| state.killed = Some(killed));
+            }
             Message::Ended(session, exit) => {
                 tracing::info!(%session, ?exit, "session ended");
                 if let Some(ended) = self.sessions.remove(&session) {
                     ended.end();
                 }
-                self.state.send_if_modified(|state| state.sessions.remove(&session));
+                self.state.send_if_modified(|state| {
+                    state.labels.remove(&session);
+                    state.sessions.remove(&session)
+                });
             }
             Message::Gone => return Err(Error::Gone),
         }
         Ok(())
+    }
+
+    /// Takes note of what a session is called; of one that doesn't run it doesn't matter.
+    fn labelled(&self, session: SessionName, label: Label) {
+        self.state.send_if_modified(|state| {
+            let earlier = match (state.sessions.contains(&session), label.is_none()) {
+                (false, _) => return false,
+                (true, true) => state.labels.remove(&session),
+                (true, false) => state.labels.insert(session, label.clone()),
+            };
+            earlier.unwrap_or_default() != label
+        });
     }
 
     /// The session that a client was attached to, known already or not.
@@ -181,7 +204,7 @@ impl Driver {
         let session = match self.sessions.get(name).filter(|session| session.life() == life) {
             Some(session) => session.clone(),
             None => {
-                let session = Arc::new(Session::new(life, log).map_err(malformed)?);
+                let session = Arc::new(Session::new(life, log).map_err(malformed)?.sized_by(self.care.sizing));
                 self.keep(name, session.clone(), started.then_some(0));
                 session
             }
@@ -231,6 +254,7 @@ impl Driver {
             Ask::Keep { session, life, keep: Keep { from, until, checkpoint } } => {
                 self.link.send(&Request::Keep { session, life, from, until }, checkpoint).await?;
             }
+            Ask::Label { session, label } => self.link.send(&Request::Label { session, label }, None).await?,
             Ask::Close { session } => self.link.send(&Request::Close { session }, None).await?,
             Ask::Stop => self.stop().await?,
         }
@@ -264,7 +288,7 @@ impl Driver {
     fn wait_for_idleness(&self, due: Pin<&mut Sleep>) {
         let idle = self.running() == 0 && self.unanswered.is_empty();
         let wait = match (self.phase(), idle) {
-            (Phase::Running, true) => self.linger,
+            (Phase::Running, true) => self.care.linger,
             (Phase::Running, false) => FOREVER,
             (_, _) => ANSWER_WAIT,
         };

@@ -6,13 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{RecvFlags, recv};
-use sandbox::control::{CONTROL_BYTES_MAX, Exit, Life, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
+use sandbox::control::{
+    CONTROL_BYTES_MAX, Exit, Label, Life, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION,
+};
 use sandbox::spec::ProjectId;
 use tokio::time::timeout;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
 
-use super::{ANSWER_WAIT, Error};
+use super::{ANSWER_WAIT, Error, OutOfMemory};
 
 /// Room for the control messages of one packet: two descriptors are sent, and the kernel closes what doesn't fit.
 const ANCILLARY_BYTES: usize = 64;
@@ -34,6 +36,10 @@ pub(super) enum Message {
     Failed(String),
     /// A session's log has grown as far as was to be said.
     Grown(SessionName),
+    /// A session is called something else now.
+    Labelled(SessionName, Label),
+    /// The kernel has killed in the cell.
+    OutOfMemory(OutOfMemory),
     /// A session ended.
     Ended(SessionName, Exit),
     /// The cell ended.
@@ -115,6 +121,10 @@ impl Link {
             }
             (Reply::Failed { reason }, ..) => Ok(Message::Failed(one_line(reason))),
             (Reply::Ended { session, exit }, ..) => Ok(Message::Ended(session, exit)),
+            (Reply::Labelled { session, label }, ..) => Ok(Message::Labelled(session, label)),
+            (Reply::OutOfMemory { kills, limit_bytes }, ..) => {
+                Ok(Message::OutOfMemory(OutOfMemory { kills, limit_bytes }))
+            }
             (Reply::Grown { session }, ..) => Ok(Message::Grown(session)),
             _ => Err(Error::Protocol("the cell sent a message out of turn".to_owned())),
         }

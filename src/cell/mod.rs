@@ -6,18 +6,18 @@
 mod driver;
 mod link;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::control::{SessionName, Size};
+use sandbox::control::{Label, SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::session::Hold;
+use crate::session::{Hold, Sizing};
 use driver::{Ask, Driver};
 use link::Link;
 
@@ -52,8 +52,21 @@ pub(crate) enum Error {
 pub(crate) struct State {
     /// The sessions that run in it.
     pub(crate) sessions: BTreeSet<SessionName>,
+    /// What those of them are called that have a label.
+    pub(crate) labels: BTreeMap<SessionName, Label>,
+    /// What the kernel killed last, since this server has known the cell.
+    pub(crate) killed: Option<OutOfMemory>,
     /// How far its life is.
     pub(crate) phase: Phase,
+}
+
+/// The kernel has killed processes of a cell because its memory was used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfMemory {
+    /// How many, since the cell's birth.
+    pub(crate) kills: u64,
+    /// The limit that was reached, in bytes.
+    pub(crate) limit_bytes: u64,
 }
 
 /// How far a cell's life is.
@@ -65,6 +78,17 @@ pub(crate) enum Phase {
     Stopping,
     /// Nothing answers any more; what is left of it can be removed.
     Gone,
+}
+
+/// How a cell and its sessions are looked after.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Care {
+    /// After how long without a session the cell is told to stop.
+    pub(crate) linger: Duration,
+    /// Whether the sessions' output is kept for whoever comes after: one server does that.
+    pub(crate) keeps: bool,
+    /// Whose size the sessions have.
+    pub(crate) sizing: Sizing,
 }
 
 /// A handle on a running cell; cheap to clone.
@@ -85,19 +109,14 @@ pub(crate) struct Opened {
 }
 
 impl Cell {
-    /// Connects to the cell of `project` at `socket` and starts its driver. After `linger` without a session the cell is
-    /// told to stop. With `keeps` the sessions' output is kept for whoever comes after: one server does that.
-    pub(crate) async fn connect(
-        project: ProjectId,
-        socket: PathBuf,
-        linger: Duration,
-        keeps: bool,
-    ) -> Result<Self, Error> {
+    /// Connects to the cell of `project` at `socket` and starts its driver.
+    pub(crate) async fn connect(project: ProjectId, socket: PathBuf, care: Care) -> Result<Self, Error> {
         let (link, sessions) = Link::connect(&project, &socket).await?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (publish, state) = watch::channel(State { sessions, phase: Phase::Running });
-        let keepers = keeps.then(|| asks.downgrade());
-        tokio::spawn(Driver::new((project, socket), link, linger, asked, keepers, publish).run());
+        let (publish, state) =
+            watch::channel(State { sessions, labels: BTreeMap::new(), killed: None, phase: Phase::Running });
+        let keepers = care.keeps.then(|| asks.downgrade());
+        tokio::spawn(Driver::new((project, socket), link, care, asked, keepers, publish).run());
         Ok(Self { asks, state, connection: Arc::new(()) })
     }
 
@@ -139,6 +158,11 @@ impl Cell {
         let Some(hold) = self.join(session).await? else { return Ok(false) };
         timeout(ANSWER_WAIT, hold.impose(size)).await.map_err(|_| Error::Silent)??;
         Ok(true)
+    }
+
+    /// Calls a session something else.
+    pub(crate) async fn label(&self, session: &SessionName, label: Label) -> Result<(), Error> {
+        self.ask(Ask::Label { session: session.clone(), label }).await
     }
 
     /// Hangs up a session.

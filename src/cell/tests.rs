@@ -14,6 +14,10 @@ use super::*;
 /// Longer than a test takes.
 const NEVER: Duration = Duration::from_secs(1000);
 
+fn care(linger: Duration) -> Care {
+    Care { linger, keeps: false, sizing: Sizing::default() }
+}
+
 struct FakeCell {
     socket: UnixSeqpacket,
 }
@@ -86,7 +90,7 @@ fn run<T>(test: impl AsyncFnOnce(&Path, UnixSeqpacketListener) -> T) -> T {
 
 async fn connected(socket: &Path, listener: &mut UnixSeqpacketListener, linger: Duration) -> (Cell, FakeCell) {
     let (cell, fake) =
-        tokio::join!(Cell::connect(project(), socket.to_owned(), linger, false), FakeCell::accept(listener, &[]));
+        tokio::join!(Cell::connect(project(), socket.to_owned(), care(linger)), FakeCell::accept(listener, &[]));
     (cell.unwrap(), fake)
 }
 
@@ -115,7 +119,7 @@ fn answers_come_to_those_who_asked_in_their_order() {
 fn a_session_that_has_ended_is_not_joined_and_another_refusal_is_one() {
     run(async |socket, mut listener| {
         let (cell, fake) = tokio::join!(
-            Cell::connect(project(), socket.to_owned(), NEVER, false),
+            Cell::connect(project(), socket.to_owned(), care(NEVER)),
             FakeCell::accept(&mut listener, &["main"])
         );
         let (cell, main) = (cell.unwrap(), SessionName::main());
@@ -144,7 +148,7 @@ fn a_cell_of_another_version_or_project_is_refused_by_name() {
         (Reply::Failed { reason: String::new() }, "doesn't say"),
     ] {
         run(async |socket, mut listener| {
-            let (cell, ()) = tokio::join!(Cell::connect(project(), socket.to_owned(), NEVER, false), async {
+            let (cell, ()) = tokio::join!(Cell::connect(project(), socket.to_owned(), care(NEVER)), async {
                 let fake = FakeCell { socket: listener.accept().await.unwrap() };
                 fake.say(&hello, &[]).await;
             });
@@ -157,7 +161,7 @@ fn a_cell_of_another_version_or_project_is_refused_by_name() {
 #[test]
 fn nobody_at_the_socket_is_a_cell_that_is_gone() {
     run(async |socket, listener| {
-        let connect = || Cell::connect(project(), socket.to_owned(), NEVER, false);
+        let connect = || Cell::connect(project(), socket.to_owned(), care(NEVER));
         drop(listener);
         assert!(matches!(connect().await, Err(Error::Gone)));
         std::fs::remove_file(socket).unwrap();

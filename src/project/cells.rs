@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::control::{SessionName, Size};
+use sandbox::control::{Label, SessionName, Size};
 use sandbox::spec::{CellSpec, ProjectId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Error, Projects};
-use crate::cell::{self, Cell, Opened};
+use crate::cell::{self, Care, Cell, Opened};
 
 impl Projects {
     /// Opens a session of a project for a client: starts its cell and the session if they don't run.
@@ -62,11 +62,22 @@ impl Projects {
 
     /// Hangs up a session of a project, if it runs.
     pub(crate) async fn close(&self, id: &ProjectId, session: &SessionName) -> Result<(), Error> {
-        let cell = self.place(id).lock_owned().await.clone();
-        match cell.filter(|cell| cell.is_running()) {
+        match self.running_cell(id).await {
             Some(cell) => Ok(cell.close(session).await?),
             None => Ok(()),
         }
+    }
+
+    /// Calls a session of a project something else, if it runs.
+    pub(crate) async fn label(&self, id: &ProjectId, session: &SessionName, label: Label) -> Result<(), Error> {
+        match self.running_cell(id).await {
+            Some(cell) => Ok(cell.label(session, label).await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn running_cell(&self, id: &ProjectId) -> Option<Cell> {
+        self.place(id).lock_owned().await.clone().filter(Cell::is_running)
     }
 
     /// The project's running cell, started if need be. Of several at once one starts it and all get it.
@@ -196,7 +207,13 @@ impl Projects {
     pub(super) async fn connect(&self, id: &ProjectId) -> Result<Cell, cell::Error> {
         // The run directory may lie where this user can't go; its descriptor leads there.
         let socket = PathBuf::from(format!("/proc/self/fd/{}/cells/{id}.sock", self.0.run.as_fd().as_raw_fd()));
-        Cell::connect(id.clone(), socket, Duration::from_secs(self.0.config.cell_linger_s), self.0.keeps).await
+        let care = Care {
+            linger: Duration::from_secs(self.0.config.cell_linger_s),
+            keeps: self.0.keeps,
+            // A cell that runs is looked after even if its settings have become wrong: the next start says so.
+            sizing: self.0.folder.settings(id, &self.0.config).map(|settings| settings.size).unwrap_or_default(),
+        };
+        Cell::connect(id.clone(), socket, care).await
     }
 
     /// Records the sessions that a cell has already, if the project wants that; and removes what is left of the cell once it

@@ -151,6 +151,11 @@ impl Projects {
         self.known(id).map(|cell| cell.state().sessions).unwrap_or_default()
     }
 
+    /// What is known of a project's cell, if it has one.
+    pub(crate) fn state(&self, id: &ProjectId) -> Option<cell::State> {
+        self.known(id).map(|cell| cell.state())
+    }
+
     /// What becomes of a project's cell, if it has one.
     pub(crate) fn watch(&self, id: &ProjectId) -> Option<watch::Receiver<cell::State>> {
         self.known(id).map(|cell| cell.watch())

@@ -6,6 +6,7 @@ use sandbox::spec::{Limits, Network};
 use serde::Deserialize;
 
 use crate::config::Config;
+use crate::session::Sizing;
 
 /// Largest environment in bytes, names and values together: with it a cell's spec fits in a message to the launcher.
 const ENV_BYTES_MAX: usize = 64 * 1024;
@@ -18,6 +19,7 @@ pub(super) struct Settings {
     pub(super) env: BTreeMap<String, String>,
     pub(super) network: Network,
     pub(super) record: bool,
+    pub(super) size: Sizing,
 }
 
 /// The file as it is written: everything may be left out.
@@ -29,6 +31,7 @@ struct Written {
     env: BTreeMap<String, String>,
     network: Network,
     record: bool,
+    size: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -46,7 +49,7 @@ pub(super) fn parse(text: &str, config: &Config) -> Result<Settings, String> {
         let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
         format!("{}: {}", before.matches('\n').count() + 1, error.message())
     })?;
-    let Written { image, limits, env, network, record } = written;
+    let Written { image, limits, env, network, record, size } = written;
     let settings = Settings {
         image: image.unwrap_or_else(|| config.image.clone()),
         limits: Limits {
@@ -58,6 +61,7 @@ pub(super) fn parse(text: &str, config: &Config) -> Result<Settings, String> {
         env,
         network,
         record,
+        size: size.map_or(Ok(Sizing::default()), |size| size.parse()).map_err(|reason| format!(" size {reason}"))?,
     };
     check(&settings).map_err(|reason| format!(" {reason}"))?;
     Ok(settings)
@@ -78,6 +82,7 @@ pub(super) fn template(image: Option<&str>) -> Result<String, String> {
          {image}\n\
          # network = \"none\"\n\
          # record = false  # true: every session that starts from then on is written to recordings/\n\
+         # size = \"latest\"  # whose terminal's size sessions have: \"smallest\" of all, or \"120x40\" whoever is there\n\
          \n\
          # [limits]\n\
          # memory_bytes_max = 2_147_483_648\n\
@@ -164,6 +169,7 @@ mod tests {
         assert!(wrong("network = 'host'").starts_with("1: unknown variant `host`, expected `none`"));
         assert!(wrong("image = 7").starts_with("1: invalid type: integer `7`"));
         assert!(wrong("= 1").starts_with("1: "));
+        assert!(wrong("size = '80'").starts_with(" size must be"));
         assert_eq!(wrong("[limits]\npids_max = 0"), " limits.pids_max must be at least 8, is 0");
         assert!(wrong("image = ''").contains("image must be"));
         assert!(wrong("[env]\n\"A=B\" = ''").contains("env.A=B"));

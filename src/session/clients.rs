@@ -1,4 +1,4 @@
-//! Who is attached to a session, who of them leads, and the size that follows from it: whoever changes it is told the size
+//! Who is attached to a session, who of them leads, and the size that follows from both: whoever changes it is told the size
 //! that the session is to have, and passes that on. It moves no bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sandbox::control::Size;
 use tokio::sync::Notify;
 
+use super::Sizing;
 use crate::wire::{Member, Role};
 
 /// The clients of a session.
@@ -23,11 +24,17 @@ pub(super) struct Clients {
 struct List {
     members: Vec<(Member, Arc<Notify>)>,
     last_id: u64,
+    sizing: Sizing,
     /// What the session was last given.
     size: Option<Size>,
 }
 
 impl Clients {
+    /// Nobody yet, with a rule for the size.
+    pub(super) fn sized_by(sizing: Sizing) -> Self {
+        Self { list: Mutex::new(List { sizing, ..List::default() }), ..Self::default() }
+    }
+
     /// Adds a client to a session of this size; its bell rings whenever something changes. Gives its id.
     pub(super) fn join(&self, present: Size, role: Role, size: Option<Size>, bell: Arc<Notify>) -> (u64, Option<Size>) {
         let mut list = self.list();
@@ -71,9 +78,13 @@ impl Clients {
         self.changed(&mut list)
     }
 
-    /// The session gets this size until its leader has another one.
+    /// The session gets this size until a client wants another one; where no client is asked, for good.
     pub(super) fn impose(&self, size: Size) {
-        self.list().size = Some(size);
+        let mut list = self.list();
+        list.size = Some(size);
+        if let Sizing::Fixed(fixed) = &mut list.sizing {
+            *fixed = size;
+        }
     }
 
     /// Who leads; 0 is nobody.
@@ -96,12 +107,13 @@ impl Clients {
         self.tell(&self.list());
     }
 
-    /// Tells everybody; gives the session's new size, if its leader wants another one.
+    /// Tells everybody; gives the session's new size, if it is to have another one.
     fn changed(&self, list: &mut List) -> Option<Size> {
         self.tell(list);
-        let leader = self.leader();
-        let (leader, _) = list.members.iter().find(|(member, _)| member.id == leader)?;
-        let size = leader.size.filter(|size| list.size != Some(*size))?;
+        let writers = list.members.iter().map(|(member, _)| member).filter(|member| member.role == Role::Writer);
+        let leader = writers.clone().find(|member| member.id == self.leader()).and_then(|member| member.size);
+        let wanted = list.sizing.wanted(leader, writers.filter_map(|member| member.size));
+        let size = wanted.filter(|size| list.size != Some(*size))?;
         list.size = Some(size);
         Some(size)
     }
@@ -160,5 +172,25 @@ mod tests {
         clients.impose(small);
         assert_eq!(clients.lead(second), None);
         assert_eq!(clients.resize(second, LARGE), Some(LARGE));
+    }
+
+    #[test]
+    fn the_size_fits_all_writers_or_is_nobodys_where_that_is_the_rule() {
+        let smallest = Clients::sized_by(Sizing::Smallest);
+        let join = |role, size| smallest.join(Size::DEFAULT, role, Some(size), Arc::default());
+        let (first, size) = join(Role::Writer, LARGE);
+        assert_eq!(size, Some(LARGE));
+        let tiny = Size { cols: 10, rows: 5 };
+        assert_eq!(join(Role::Viewer, tiny).1, None);
+        let (second, size) = join(Role::Writer, Size { cols: 100, rows: 60 });
+        assert_eq!(size, Some(Size { cols: 100, rows: 50 }));
+        assert_eq!(smallest.lead(second), None, "whoever types");
+        assert_eq!(smallest.leave(first), Some(Size { cols: 100, rows: 60 }));
+
+        let fixed = Clients::sized_by(Sizing::Fixed(tiny));
+        let (only, size) = fixed.join(Size::DEFAULT, Role::Writer, Some(LARGE), Arc::default());
+        assert_eq!((size, fixed.resize(only, Size::DEFAULT)), (Some(tiny), None));
+        fixed.impose(LARGE);
+        assert_eq!(fixed.resize(only, tiny), None);
     }
 }

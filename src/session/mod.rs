@@ -10,6 +10,7 @@ mod cursor;
 mod data;
 mod keeper;
 mod picture;
+mod sizing;
 mod text;
 mod view;
 
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use attachment::{Attachment, Hold, Output, Presence, Start, Who, random};
 use clients::Clients;
 pub(crate) use keeper::{Keep, keep};
+pub(crate) use sizing::Sizing;
 pub(crate) use text::Utf8;
 use view::View;
 
@@ -95,6 +97,11 @@ impl Session {
             grown: Notify::new(),
             ended: CancellationToken::new(),
         }
+    }
+
+    /// The same with a rule for its size.
+    pub(crate) fn sized_by(self, sizing: Sizing) -> Self {
+        Self { clients: Clients::sized_by(sizing), ..self }
     }
 
     /// Which of all that had its name.

@@ -24,12 +24,7 @@ impl<'a> Attacker<'a> {
 
     /// One with its own settings.
     fn with(server: &'a Server, settings: &str) -> Self {
-        let project = server.project();
-        let created = server.command(&["project", "create", &project]).output().expect("cloister runs");
-        assert!(created.status.success(), "{created:?}");
-        let attacker = Self { server, project };
-        std::fs::write(attacker.folder().join("project.toml"), settings).expect("the settings are written");
-        attacker
+        Self { server, project: server.project_with(settings) }
     }
 
     fn folder(&self) -> PathBuf {

@@ -14,6 +14,7 @@ mod images;
 mod living;
 mod lost;
 mod multi;
+mod notices;
 mod pty;
 mod record;
 mod terminal;

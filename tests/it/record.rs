@@ -34,14 +34,6 @@ impl Cast {
     }
 }
 
-/// A project with such settings.
-async fn project_with(server: &Server, settings: &str) -> String {
-    let project = server.project();
-    assert_eq!(server.ask("POST", "/api/projects", Some(json!({ "id": project }))).await.status, 201);
-    std::fs::write(folder(server, &project).join("project.toml"), settings).expect("settings are written");
-    project
-}
-
 fn folder(server: &Server, project: &str) -> PathBuf {
     server.projects().join(project)
 }
@@ -112,7 +104,7 @@ async fn until(terminal: &mut Terminal, enough: impl Fn(&[u8]) -> bool) -> Vec<u
 fn a_project_that_wants_it_is_recorded_from_the_first_byte_to_the_exit() {
     let Some(server) = Server::start() else { return };
     block_on(async {
-        let project = project_with(&server, "record = true").await;
+        let project = server.project_with("record = true");
         let mut terminal = server.open(&project, "&cols=100&rows=30&frames=binary").await;
         let size = format!("/api/projects/{project}/sessions/main/size");
         let script = "printf 'gr\\303\\274\\303\\237e \\033[31m\"\\\\\\033[m\\t\\001'; cat /usr/bin/env | head -c 20000; \
@@ -145,7 +137,7 @@ fn a_project_that_wants_it_is_recorded_from_the_first_byte_to_the_exit() {
 fn a_recording_is_begun_and_ended_by_request_and_nobody_sees_the_recorder() {
     let Some(server) = Server::start() else { return };
     block_on(async {
-        let project = project_with(&server, "").await;
+        let project = server.project_with("");
         assert_eq!(record(&server, "PUT", &project, "main").await, 404);
         assert_eq!(record(&server, "PUT", "nothing", "main").await, 404);
         let mut terminal = server.prompt(&project, "").await;
@@ -203,7 +195,7 @@ fn a_recording_is_begun_and_ended_by_request_and_nobody_sees_the_recorder() {
 fn the_next_server_goes_on_recording_in_a_file_of_its_own() {
     let Some(mut server) = Server::start() else { return };
     block_on(async {
-        let project = project_with(&server, "record = true").await;
+        let project = server.project_with("record = true");
         let mut terminal = server.prompt(&project, "").await;
         terminal.run("echo fir''st").await;
         server.signal(Signal::TERM);
@@ -226,7 +218,7 @@ fn the_next_server_goes_on_recording_in_a_file_of_its_own() {
 fn a_link_in_the_recordings_place_is_refused_and_the_session_goes_on() {
     let Some(server) = Server::start() else { return };
     block_on(async {
-        let project = project_with(&server, "record = true").await;
+        let project = server.project_with("record = true");
         let elsewhere = tempfile::tempdir().expect("a temporary folder");
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(elsewhere.path(), everybody).expect("it can be opened to all");
@@ -268,7 +260,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_ends_the_recording_and_not_the_session() {
     let Some(server) = Server::start() else { return };
     block_on(async {
-        let project = project_with(&server, "record = true").await;
+        let project = server.project_with("record = true");
         let _disk = SmallDisk::mount(folder(&server, &project).join("recordings"));
         let mut terminal = server.prompt(&project, "").await;
         let recording = recordings_until(&server, &project, |all| all.len() == 1).await.remove(0);
@@ -289,7 +281,7 @@ fn a_full_disk_ends_the_recording_and_not_the_session() {
 fn a_recorder_lets_no_program_run_ahead_of_its_only_client() {
     let Some(server) = Server::start() else { return };
     block_on(async {
-        let project = project_with(&server, "record = true").await;
+        let project = server.project_with("record = true");
         let mut watching = server.prompt(&project, "&session=watching").await;
         // ttyd's clients can ask for a pause, so that no socket's buffers come between.
         let path = format!("/ws/terminal/{project}/?token={}", server.token);

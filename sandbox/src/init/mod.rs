@@ -16,6 +16,7 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{WaitOptions, wait};
 
 use crate::control::{CONTROL_BYTES_MAX, Exit, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
+use crate::oom::OomWatch;
 use crate::packet;
 use crate::spec::CellSpec;
 use session::{SCRATCH_BYTES, Session};
@@ -31,6 +32,8 @@ pub(crate) struct Birth {
     pub(crate) spec: CellSpec,
     /// The control socket, listening.
     pub(crate) listener: OwnedFd,
+    /// Hears when the kernel kills in the cell.
+    pub(crate) oom: Option<OomWatch>,
 }
 
 /// Runs until the cell is to stop. When it returns, its process must end, and with it every process of the cell.
@@ -39,6 +42,7 @@ pub(crate) fn run(birth: Birth) {
         let mut init = Init {
             spec: birth.spec,
             listener: birth.listener,
+            oom: birth.oom,
             signals,
             connections: Vec::new(),
             sessions: Vec::new(),
@@ -55,6 +59,7 @@ pub(crate) fn run(birth: Birth) {
 struct Init {
     spec: CellSpec,
     listener: OwnedFd,
+    oom: Option<OomWatch>,
     signals: SignalFd,
     connections: Vec<Connection>,
     sessions: Vec<Session>,
@@ -74,6 +79,7 @@ struct Connection {
 enum Source {
     Child,
     Listener,
+    Oom,
     Connection(usize),
     Terminal(usize),
     Client(usize, usize),
@@ -94,17 +100,19 @@ impl Init {
                 Source::Client(session, client) => self.sessions[session].client_ready(client, &mut self.scratch),
                 Source::Child => self.reap(),
                 Source::Listener => self.accept(),
+                Source::Oom => self.oom.iter_mut().for_each(OomWatch::heard),
                 Source::Connection(connection) => self.converse(connection),
             }
         }
         self.report_growth();
+        self.report_kills();
         self.finish_sessions();
         self.connections.retain(|connection| connection.open);
     }
 
     /// The sources that are ready, in the order in which they are served.
     fn wait(&self) -> Vec<(Source, PollFlags)> {
-        let mut watched = Vec::with_capacity(2 + self.connections.len() + 3 * self.sessions.len());
+        let mut watched = Vec::with_capacity(3 + self.connections.len() + 3 * self.sessions.len());
         for (index, session) in self.sessions.iter().enumerate() {
             if let Some((terminal, events)) = session.terminal_interest() {
                 watched.push((Source::Terminal(index), PollFd::from_borrowed_fd(terminal, events)));
@@ -114,6 +122,9 @@ impl Init {
             }
         }
         watched.push((Source::Child, PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)));
+        if let Some((ear, events)) = self.oom.as_ref().map(OomWatch::interest) {
+            watched.push((Source::Oom, PollFd::from_borrowed_fd(ear, events)));
+        }
         if self.connections.len() < CONNECTIONS_MAX {
             watched.push((Source::Listener, PollFd::new(&self.listener, PollFlags::IN)));
         }
@@ -135,7 +146,8 @@ impl Init {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.sessions.iter().filter_map(Session::deadline).chain(self.stop_at).min()
+        let look = self.oom.as_ref().and_then(OomWatch::deadline);
+        self.sessions.iter().filter_map(Session::deadline).chain(self.stop_at).chain(look).min()
     }
 
     fn accept(&mut self) {
@@ -147,6 +159,9 @@ impl Init {
         };
         let mut connection = Connection { socket, open: true };
         connection.send(&hello, &[]);
+        for session in self.sessions.iter().filter(|session| !session.label().is_none()) {
+            connection.send(&labelled(session), &[]);
+        }
         self.connections.push(connection);
     }
 
@@ -176,6 +191,13 @@ impl Init {
                 let session = self.sessions.iter_mut().find(|running| *running.name() == session);
                 if let Some(session) = session.filter(|session| session.life() == life) {
                     session.keep(from, until, descriptors.pop());
+                }
+            }
+            Request::Label { session, label } => {
+                if let Some(session) = self.sessions.iter_mut().find(|running| *running.name() == session) {
+                    session.set_label(label);
+                    let labelled = labelled(session);
+                    self.connections.iter_mut().for_each(|connection| connection.send(&labelled, &[]));
                 }
             }
             Request::Close { session } => {
@@ -277,6 +299,13 @@ impl Init {
         }
     }
 
+    fn report_kills(&mut self) {
+        if let Some(kills) = self.oom.as_mut().and_then(OomWatch::news) {
+            let killed = Reply::OutOfMemory { kills, limit_bytes: self.spec.limits.memory_bytes_max };
+            self.connections.iter_mut().for_each(|connection| connection.send(&killed, &[]));
+        }
+    }
+
     /// Takes leave of sessions whose program ended and whose output is all in the log.
     fn finish_sessions(&mut self) {
         let mut index = 0;
@@ -292,6 +321,10 @@ impl Init {
             }
         }
     }
+}
+
+fn labelled(session: &Session) -> Reply {
+    Reply::Labelled { session: session.name().clone(), label: session.label().clone() }
 }
 
 /// Turns SIGCHLD, which the launcher has blocked already, into something that can be polled.

@@ -16,7 +16,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::program::Program;
-use crate::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, Life, SessionName, Size, ToCell, WAKES_MAX};
+use crate::control::{
+    Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, Label, Life, SessionName, Size, ToCell, WAKES_MAX,
+};
 use crate::log::{Event, LogWriter};
 use crate::packet;
 use crate::privilege::conceal;
@@ -53,6 +55,7 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Session {
     name: SessionName,
+    label: Label,
     life: Life,
     /// Gone once it was hung up.
     terminal: Option<Terminal>,
@@ -140,6 +143,7 @@ impl Session {
         sys::packet_mode(&bytes).map_err(|error| error.to_string())?;
         Ok(Self {
             name,
+            label: Label::default(),
             life: Life(u64::from_le_bytes(life)),
             terminal: Some(Terminal { master, bytes }),
             log,
@@ -158,6 +162,14 @@ impl Session {
 
     pub(super) fn name(&self) -> &SessionName {
         &self.name
+    }
+
+    pub(super) fn label(&self) -> &Label {
+        &self.label
+    }
+
+    pub(super) fn set_label(&mut self, label: Label) {
+        self.label = label;
     }
 
     pub(super) fn life(&self) -> Life {

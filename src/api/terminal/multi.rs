@@ -2,12 +2,13 @@
 //! on a channel. The task owns the socket and the holds and waits on all of them, so a keystroke and its echo meet no queue.
 //! What the client sends is hostile: it is a frame that keeps the rules, or the end with a reason.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::mem::discriminant;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use sandbox::control::{SessionName, Size};
+use sandbox::control::{Label, SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::hold::{Hold, Message};
 use super::pulse::{End, Pulse};
-use crate::cell::{Opened, State};
+use crate::cell::{Opened, OutOfMemory, State};
 use crate::project::{self, Projects};
 use crate::session::{Attachment, Presence, Start, Who};
 use crate::wire::{Ask, CHANNELS_MAX, Channel, Hex, Resume, Role, Tell, ToServer};
@@ -42,16 +43,25 @@ pub(super) struct Multi {
     tells: VecDeque<Tell>,
     /// Rings when there is news of a session.
     bell: Arc<Notify>,
-    /// The sessions that the client was told of.
-    sessions: Vec<SessionName>,
+    /// What the client was told of the cell.
+    told: Told,
     due: Option<Pin<Box<Sleep>>>,
     pulse: Pulse,
+}
+
+/// What a client is told of a cell.
+#[derive(Default)]
+struct Told {
+    sessions: BTreeSet<SessionName>,
+    labels: BTreeMap<SessionName, Label>,
+    killed: Option<OutOfMemory>,
 }
 
 /// Something that was asked of the cell is done.
 enum Done {
     Attached(Box<Attach>, std::result::Result<Opened, project::Error>),
     Closed(std::result::Result<(), project::Error>),
+    Labelled(std::result::Result<(), project::Error>),
 }
 
 /// A wish to hold a session.
@@ -77,8 +87,8 @@ enum Turn {
 impl Multi {
     pub(super) fn new(socket: Socket, projects: Projects, project: ProjectId) -> Self {
         let hello = Tell::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), project: project.to_string() };
-        let sessions: Vec<SessionName> = projects.sessions(&project).into_iter().collect();
-        let tells = VecDeque::from([hello, Tell::Sessions { sessions: sessions.clone() }]);
+        let told = Told::of(projects.state(&project));
+        let tells = VecDeque::from([hello, told.sessions()]);
         Self {
             socket,
             projects,
@@ -89,7 +99,7 @@ impl Multi {
             attaching: Vec::new(),
             tells,
             bell: Arc::default(),
-            sessions,
+            told,
             due: None,
             pulse: Pulse::default(),
         }
@@ -117,7 +127,7 @@ impl Multi {
                 turn = std::future::poll_fn(|cx| self.poll_turn(cx)) => self.take(turn).await?,
                 // The holds look what it is.
                 () = bell.notified() => {}
-                () = changed(&mut cell) => self.tell_sessions()?,
+                () = changed(&mut cell) => self.tell_news()?,
                 _ = ping.tick() => self.pulse.ask(&mut self.socket)?,
             }
             if cell.is_none() && !self.holds.is_empty() {
@@ -256,6 +266,10 @@ impl Multi {
                 let (projects, project) = (self.projects.clone(), self.project.clone());
                 self.spawn(async move { Done::Closed(projects.close(&project, &session).await) })
             }
+            Ask::Label { session, label } => {
+                let (projects, project) = (self.projects.clone(), self.project.clone());
+                self.spawn(async move { Done::Labelled(projects.label(&project, &session, label).await) })
+            }
             Ask::Ping { id } => self.tell(Tell::Pong { id }),
         }
     }
@@ -304,24 +318,31 @@ impl Multi {
                 };
                 self.tell(told)
             }
-            Done::Closed(Ok(())) => Ok(()),
-            Done::Closed(Err(error)) => {
-                tracing::info!(%error, "a session can't be closed");
+            Done::Closed(done) | Done::Labelled(done) => {
+                done.unwrap_or_else(|error| tracing::info!(%error, "a session can't be closed or labelled"));
                 Ok(())
             }
         };
         told?;
-        self.tell_sessions()
+        self.tell_news()
     }
 
-    /// Tells what runs, if that is another set of sessions than before.
-    fn tell_sessions(&mut self) -> Result<()> {
-        let sessions: Vec<SessionName> = self.projects.sessions(&self.project).into_iter().collect();
-        if sessions == self.sessions {
-            return Ok(());
+    /// Tells what has become of the cell, if that is something else than was told.
+    fn tell_news(&mut self) -> Result<()> {
+        let earlier = std::mem::replace(&mut self.told, Told::of(self.projects.state(&self.project)));
+        if (&earlier.sessions, &earlier.labels) != (&self.told.sessions, &self.told.labels) {
+            self.tell_anew(self.told.sessions())?;
         }
-        self.sessions.clone_from(&sessions);
-        self.tell(Tell::Sessions { sessions })
+        match self.told.killed.filter(|killed| earlier.killed != Some(*killed)) {
+            Some(OutOfMemory { kills, limit_bytes }) => self.tell_anew(Tell::OutOfMemory { kills, limit_bytes }),
+            None => Ok(()),
+        }
+    }
+
+    /// Says something in place of what of the same kind is still to be said: a cell can change faster than its clients read.
+    fn tell_anew(&mut self, tell: Tell) -> Result<()> {
+        self.tells.retain(|earlier| discriminant(earlier) != discriminant(&tell));
+        self.tell(tell)
     }
 
     /// Says something once there is room for it.
@@ -377,6 +398,16 @@ impl Multi {
 
     fn hold(&mut self, channel: Channel) -> Option<&mut Hold> {
         self.holds.iter_mut().find(|hold| hold.channel == channel)
+    }
+}
+
+impl Told {
+    fn of(state: Option<State>) -> Self {
+        state.map_or_else(Self::default, |State { sessions, labels, killed, .. }| Self { sessions, labels, killed })
+    }
+
+    fn sessions(&self) -> Tell {
+        Tell::Sessions { sessions: self.sessions.iter().cloned().collect(), labels: self.labels.clone() }
     }
 }
 

@@ -75,6 +75,16 @@ impl Server {
         format!("it-{}", unique())
     }
 
+    /// A project with such a `project.toml`.
+    pub(crate) fn project_with(&self, settings: &str) -> String {
+        let project = self.project();
+        let created = self.command(&["project", "create", &project]).output().expect("cloister runs");
+        assert!(created.status.success(), "{created:?}");
+        let file = self.projects().join(&project).join("project.toml");
+        std::fs::write(file, settings).expect("the settings are written");
+        project
+    }
+
     /// The folder of projects.
     pub(crate) fn projects(&self) -> PathBuf {
         self.folder.path().join("projects")

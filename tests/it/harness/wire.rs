@@ -13,6 +13,8 @@ use super::{DEADLINE, Server};
 /// A connection.
 pub(crate) struct Wire {
     pub(crate) socket: WebSocketStream<TcpStream>,
+    /// What it was told of sessions as it connected.
+    pub(crate) sessions: Value,
 }
 
 /// What came.
@@ -49,14 +51,14 @@ impl Server {
         let connected = timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await;
         let (socket, response) = connected.expect("the server answers in time").ok()?;
         assert_eq!(response.headers()["sec-websocket-protocol"], "cloister.v1");
-        let mut wire = Wire { socket };
+        let mut wire = Wire { socket, sessions: Value::Null };
         match wire.heard().await {
             Heard::Told(hello) => assert_eq!((&hello["type"], &hello["project"]), (&json!("hello"), &json!(project))),
             Heard::Gone => return None,
             other => panic!("{other:?}"),
         }
         match wire.heard().await {
-            Heard::Told(sessions) => assert_eq!(sessions["type"], "sessions"),
+            Heard::Told(sessions) if sessions["type"] == "sessions" => wire.sessions = sessions,
             Heard::Gone => return None,
             other => panic!("{other:?}"),
         }
@@ -67,17 +69,21 @@ impl Server {
 impl Wire {
     /// The next message.
     pub(crate) async fn heard(&mut self) -> Heard {
-        loop {
-            match timeout(DEADLINE, self.socket.next()).await.expect("a message in time") {
-                Some(Ok(Message::Text(text))) => return Heard::Told(serde_json::from_str(&text).expect("JSON")),
-                Some(Ok(Message::Binary(bytes))) => return decode(&bytes),
-                Some(Ok(Message::Close(Some(frame)))) => {
-                    return Heard::Closed(frame.code.into(), frame.reason.to_string());
+        let heard = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Text(text))) => return Heard::Told(serde_json::from_str(&text).expect("JSON")),
+                    Some(Ok(Message::Binary(bytes))) => return decode(&bytes),
+                    Some(Ok(Message::Close(Some(frame)))) => {
+                        return Heard::Closed(frame.code.into(), frame.reason.to_string());
+                    }
+                    // A ping is no message: what is waited for would never be missed.
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Heard::Gone,
                 }
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Heard::Gone,
             }
-        }
+        };
+        timeout(DEADLINE, heard).await.expect("a message in time")
     }
 
     /// The next JSON message of a type; others are passed over, output and clients among them.
