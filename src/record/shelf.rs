@@ -54,8 +54,17 @@ pub(crate) struct Summary {
     name: String,
     session: SessionName,
     bytes: u64,
+    /// When it was last written, in seconds since 1970.
+    written: u64,
     /// Whether it is being written.
     recording: bool,
+}
+
+/// A recording as the folder has it.
+struct Filed {
+    name: Name,
+    bytes: u64,
+    written: u64,
 }
 
 /// A recording that is being written.
@@ -103,10 +112,11 @@ impl Shelf {
         let writing = lock(&self.writing);
         let mut files = files(&folder)?;
         files.reverse();
-        let summary = |(name, bytes): (Name, u64)| Summary {
+        let summary = |Filed { name, bytes, written }| Summary {
             name: name.to_string(),
             session: name.session().clone(),
             bytes,
+            written,
             recording: writing.contains_key(&name),
         };
         Ok(files.into_iter().map(summary).collect())
@@ -216,10 +226,10 @@ fn make_room(
     more_files: usize,
 ) -> Result<bool, Error> {
     let mut finished = files(folder)?;
-    finished.retain(|(name, _)| !writing.contains_key(name));
-    let mut bytes = writing.values().sum::<u64>() + finished.iter().map(|(_, bytes)| bytes).sum::<u64>() + more_bytes;
+    finished.retain(|filed| !writing.contains_key(&filed.name));
+    let mut bytes = writing.values().sum::<u64>() + finished.iter().map(|filed| filed.bytes).sum::<u64>() + more_bytes;
     let mut count = writing.len() + finished.len() + more_files;
-    for (name, size) in finished {
+    for Filed { name, bytes: size, .. } in finished {
         if bytes <= bounds.bytes_max && count <= bounds.files_max {
             break;
         }
@@ -231,8 +241,8 @@ fn make_room(
     Ok(bytes <= bounds.bytes_max && count <= bounds.files_max)
 }
 
-/// The recordings in a folder with their sizes, the oldest first.
-fn files(folder: &OwnedFd) -> Result<Vec<(Name, u64)>, Error> {
+/// The recordings in a folder, the oldest first.
+fn files(folder: &OwnedFd) -> Result<Vec<Filed>, Error> {
     let failed = |error| failed("list the recordings", error);
     let mut files = Vec::new();
     for entry in Dir::read_from(folder).map_err(failed)? {
@@ -241,10 +251,11 @@ fn files(folder: &OwnedFd) -> Result<Vec<(Name, u64)>, Error> {
         // What was removed meanwhile isn't there.
         let Ok(stat) = statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) else { continue };
         if FileType::from_raw_mode(stat.st_mode).is_file() {
-            files.push((name, u64::try_from(stat.st_size).unwrap_or(0)));
+            let [bytes, written] = [stat.st_size, stat.st_mtime].map(|number| u64::try_from(number).unwrap_or(0));
+            files.push(Filed { name, bytes, written });
         }
     }
-    files.sort();
+    files.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(files)
 }
 
@@ -323,12 +334,17 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
         std::fs::write(root.path().join("recordings/notes.txt"), "mine").unwrap();
         let name = first.name().clone();
+        let written = 1_795_522_205;
         let summary = |name: &str, bytes, recording| Summary {
             name: name.to_owned(),
             session: SessionName::main(),
             bytes,
+            written,
             recording,
         };
+        for tape in [&first, &second] {
+            tape.file.set_modified(UNIX_EPOCH + Duration::from_secs(written)).unwrap();
+        }
         drop(second);
         let (older, newer) = ("main-19700101T000001Z.cast", "main-19700101T000001Z-2.cast");
         assert_eq!(shelf.list().unwrap(), [summary(newer, 0, false), summary(older, 3, true)]);
