@@ -2,6 +2,7 @@
 
 import type { Terminal } from "@xterm/xterm";
 
+import { cellOf, fits, roomFor, shrinkToFit } from "./fit";
 import type { Settings } from "./settings";
 import { accelerate, makeTerminal } from "./terminal";
 import type { Theme } from "./themes";
@@ -13,14 +14,8 @@ const CALM_MS = 80;
 // How long a session may have another size before it is shown smaller: one that follows this window has it sooner.
 const FOLLOW_MS = 300;
 
-// What a session too large is scaled down to at most, in pixels; beyond that it scrolls.
-const FONT_PX_MIN = 5;
-
 // The least a shell can be used with.
 const COLS_MIN = 2;
-
-// The terminal's own slider takes this, in pixels.
-const SLIDER_PX = 14;
 
 /** One terminal in one element. */
 export class Pane {
@@ -107,8 +102,8 @@ export class Pane {
 
   #measure(): void {
     if (this.#host.hidden || this.#host.clientWidth === 0) return;
-    if (this.terminal.options.fontSize === this.#fontPx) this.#cell = this.#cellNow();
-    const room = this.#room();
+    if (this.terminal.options.fontSize === this.#fontPx) this.#cell = cellOf(this.terminal);
+    const room = roomFor(this.terminal, this.#host);
     const cols = Math.min(CELLS_MAX, Math.max(COLS_MIN, Math.floor(room.width / this.#cell.width)));
     const rows = Math.min(CELLS_MAX, Math.max(1, Math.floor(room.height / this.#cell.height)));
     if (cols !== this.#own.cols || rows !== this.#own.rows) {
@@ -129,37 +124,12 @@ export class Pane {
 
   #scale(): void {
     const { terminal } = this;
-    const room = this.#room();
-    const [width, height] = [terminal.cols * this.#cell.width, terminal.rows * this.#cell.height];
+    const room = roomFor(terminal, this.#host);
     const foreign = terminal.cols !== this.#own.cols || terminal.rows !== this.#own.rows;
     this.#host.classList.toggle("foreign", foreign);
     this.#host.classList.remove("vast");
-    const share = foreign ? Math.min(1, room.width / width, room.height / height) : 1;
-    let fontPx = share === 1 ? this.#fontPx : Math.max(FONT_PX_MIN, Math.floor(this.#fontPx * share * 4) / 4);
-    terminal.options.fontSize = fontPx;
-    // Renderers round a cell to whole pixels of the screen, so what should fit may not.
-    while (share < 1 && fontPx > FONT_PX_MIN) {
-      if (this.#fits(room)) break;
-      fontPx -= 0.25;
-      terminal.options.fontSize = fontPx;
-    }
-    this.#host.classList.toggle("vast", foreign && !this.#fits(room));
-  }
-
-  #fits(room: { readonly width: number; readonly height: number }): boolean {
-    const cell = this.#cellNow();
-    return cell.width * this.terminal.cols <= room.width && cell.height * this.terminal.rows <= room.height;
-  }
-
-  #cellNow(): { width: number; height: number } {
-    const { width, height } = this.terminal.element!.querySelector(".xterm-screen")!.getBoundingClientRect();
-    return { width: width / this.terminal.cols, height: height / this.terminal.rows };
-  }
-
-  #room(): { width: number; height: number } {
-    const style = getComputedStyle(this.terminal.element!);
-    const across = parseFloat(style.paddingLeft) + parseFloat(style.paddingRight) + SLIDER_PX;
-    const down = parseFloat(style.paddingTop) + parseFloat(style.paddingBottom);
-    return { width: this.#host.clientWidth - across, height: this.#host.clientHeight - down };
+    if (foreign) shrinkToFit(terminal, room, this.#cell, this.#fontPx);
+    else terminal.options.fontSize = this.#fontPx;
+    this.#host.classList.toggle("vast", foreign && !fits(terminal, room));
   }
 }
