@@ -80,6 +80,7 @@ fn script(web: &Path, name: &str, server: &Server) -> Command {
         .arg(format!("http://{}", server.address))
         .arg(server.project())
         .env("CLOISTER_TOKEN", &server.token)
+        .env("CLOISTER_PROJECTS", server.projects())
         .env("CHROMIUM", CHROMIUM);
     command
 }

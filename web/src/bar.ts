@@ -1,6 +1,7 @@
 // The bar with a tab for each session, there only when there are several. Knows tabs, not what is in them.
 
 import type { Labels } from "./labels";
+import type { Recordings } from "./recordings";
 import type { Tab } from "./tab";
 import type { Tabs } from "./tabs";
 
@@ -30,17 +31,19 @@ export class Bar {
   readonly #list: HTMLElement;
   readonly #tabs: Tabs;
   readonly #labels: Labels;
+  readonly #recordings: Pick<Recordings, "has">;
   readonly #events: BarEvents;
   readonly #closable: boolean;
   readonly #drawn = new Map<Tab, Drawn>();
   readonly #wasShown = new WeakSet<Tab>();
   #renaming = false;
 
-  constructor(bar: HTMLElement, tabs: Tabs, labels: Labels, view: boolean, events: BarEvents) {
+  constructor(bar: HTMLElement, tabs: Tabs, labels: Labels, recordings: Pick<Recordings, "has">, view: boolean, events: BarEvents) {
     this.#bar = bar;
     this.#list = bar.querySelector("[role=tablist]")!;
     this.#tabs = tabs;
     this.#labels = labels;
+    this.#recordings = recordings;
     this.#events = events;
     this.#closable = !view;
     const add = bar.querySelector<HTMLButtonElement>(".add")!;
@@ -103,12 +106,14 @@ export class Bar {
     const shown = tab === this.#tabs.shown;
     const label = this.#labels.of(tab.session) ?? tab.title;
     const news = { none: "", output: ", new output", bell: ", bell" }[tab.news];
+    const recorded = this.#recordings.has(tab.session);
     box.classList.toggle("shown", shown);
+    box.classList.toggle("recorded", recorded);
     box.dataset["news"] = tab.news;
     box.dataset["state"] = tab.state?.kind ?? "none";
     if (name.textContent !== label) name.textContent = label;
     name.setAttribute("aria-selected", String(shown));
-    name.setAttribute("aria-label", `${label}${news}`);
+    name.setAttribute("aria-label", `${label}${recorded ? ", recorded" : ""}${news}`);
     name.tabIndex = shown ? 0 : -1;
     name.title = [tab.session, tab.title, tab.cwd].filter((part, at, parts) => part !== "" && parts.indexOf(part) === at).join(" · ");
     close.setAttribute("aria-label", `Close ${label}`);

@@ -1,4 +1,4 @@
-// The corner with the menu's button, and who and what is worth a glance: company, a slow link. Knows no session.
+// The corner with the menu's button, and who and what is worth a glance: company, a recorder, a slow link. Knows no session.
 
 import { companyOf, type Company } from "./company";
 
@@ -9,11 +9,18 @@ const SLOW_MS = 150;
 export class Corner {
   readonly #people: HTMLElement;
   readonly #lag: HTMLElement;
+  readonly #recorded: HTMLElement;
   #lastMs = 0;
 
   constructor(corner: HTMLElement) {
     this.#people = corner.querySelector(".people")!;
     this.#lag = corner.querySelector(".lag")!;
+    this.#recorded = corner.querySelector(".recorded")!;
+  }
+
+  /** Whether the session is being recorded. */
+  recorded(is: boolean): void {
+    this.#recorded.hidden = !is;
   }
 
   /** Shows who is there, if that is more than oneself. */

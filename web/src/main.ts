@@ -15,8 +15,11 @@ import { Link, type LinkState } from "./link";
 import { Look } from "./look";
 import { Menu } from "./menu";
 import { addressFor, placeOf, SESSION_DEFAULT, type Place } from "./place";
+import { Player } from "./player";
+import { beganText, Recordings } from "./recordings";
 import { Search } from "./search";
 import { Choice } from "./settings";
+import { Shelf } from "./shelf";
 import { actionOf, type Action } from "./shortcuts";
 import { sayingOf } from "./saying";
 import { Status } from "./status";
@@ -30,7 +33,10 @@ function start(place: Place): void {
   let lagMs: number | undefined;
   const choice = new Choice();
   const labels = new Labels(place.project);
-  const look = new Look(choice, () => tabs.all.forEach((tab) => tab.dress()));
+  const look = new Look(choice, () => {
+    tabs.all.forEach((tab) => tab.dress());
+    player.dress();
+  });
   const bell = new Bell();
   const status = new Status(part("status"), again);
   const corner = new Corner(part("corner"));
@@ -43,7 +49,10 @@ function start(place: Place): void {
   });
   const link = new Link(place, {
     state: linked,
-    sessions: (names) => tabs.sync(names),
+    sessions: (names) => {
+      tabs.sync(names);
+      recordings.stir();
+    },
     lag: (ms) => {
       corner.lag((lagMs = ms));
       menu.tell();
@@ -77,7 +86,22 @@ function start(place: Place): void {
       review();
     },
   );
-  const bar = new Bar(part("bar"), tabs, labels, place.view, {
+  const recordings = new Recordings(place.project, () => token, () => {
+    shelf.draw();
+    review();
+  });
+  const player = new Player(part("player"), look, choice, () => undefined);
+  const shelf = new Shelf(part("recordings"), recordings, place.view, {
+    label: (session) => labels.of(session) ?? session,
+    session: () => tabs.shown?.session,
+    play: ({ name, session, recording }) => {
+      const title = [labels.of(session) ?? session, beganText(name)].join(" · ");
+      void player.open({ title, recording, read: (end) => recordings.read(name, end) });
+    },
+    confirmed: (question, verb) => confirmed(part("confirm"), question, verb),
+    closed: focus,
+  });
+  const bar = new Bar(part("bar"), tabs, labels, recordings, place.view, {
     show: (tab) => tabs.show(tab.session),
     close: (tab) => void close(tab),
     add: () => tabs.add(),
@@ -88,10 +112,13 @@ function start(place: Place): void {
   const menu = new Menu(part("menu"), choice, place.view, {
     add: () => tabs.add(),
     search: () => act({ kind: "search" }),
+    recordings: () => void shelf.open(),
+    record: () => void shelf.toggle().catch((error: Error) => status.remark(error.message)),
     closed: focus,
     facts: () => ({
       people: peopleOf(tabs.shown?.company),
       link: lagMs === undefined || link.state.kind !== "online" ? "not connected" : `connected, ${Math.round(lagMs)} ms`,
+      recorded: recordings.has(tabs.shown?.session ?? ""),
     }),
   });
 
@@ -100,6 +127,7 @@ function start(place: Place): void {
     const tab = tabs.shown;
     status.say(sayingOf(link.state, tab?.state, tab?.waiting ?? 0));
     corner.people(tab?.company, place.view);
+    corner.recorded(recordings.has(tab?.session ?? ""));
     bar.draw();
     menu.tell();
     setTitle(place, tabs, labels);
@@ -171,7 +199,7 @@ function start(place: Place): void {
   addEventListener(
     "keydown",
     (event) => {
-      if (part("ask").hidden === false || part<HTMLDialogElement>("confirm").open) return;
+      if (part("ask").hidden === false || document.querySelector("dialog[open]") !== null) return;
       const action = actionOf(event, tabs.all.length, mac);
       if (action === undefined || !act(action)) return;
       event.preventDefault();
@@ -184,6 +212,7 @@ function start(place: Place): void {
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) return;
     link.now();
+    recordings.stir();
     for (const tab of tabs.all) tab.look();
   });
   // Leaving would lose what was typed and hasn't arrived.

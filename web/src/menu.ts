@@ -8,10 +8,13 @@ import { THEMES, type ThemeKey } from "./themes";
 export interface MenuEvents {
   add(): void;
   search(): void;
+  recordings(): void;
+  /** Records the session that is shown, or ends that. */
+  record(): void;
   /** The menu is gone. */
   closed(): void;
-  /** Who is there, and how the link is: a line each. */
-  facts(): { readonly people: readonly string[]; readonly link: string };
+  /** Who is there, and how the link is: a line each; and whether the session is recorded. */
+  facts(): { readonly people: readonly string[]; readonly link: string; readonly recorded: boolean };
 }
 
 /** The menu behind the corner's button. */
@@ -35,6 +38,8 @@ export class Menu {
     this.#toggle("screenReader");
     this.#button("add", events.add).hidden = view;
     this.#button("search", events.search);
+    this.#button("recordings", events.recordings);
+    this.#button("record", events.record).hidden = view;
     box.querySelector(".shortcuts")!.replaceChildren(...SHORTCUTS.flatMap(([keys, what]) => [line("dt", keys), line("dd", what)]));
     box.addEventListener("toggle", () => (this.open ? this.#opened() : events.closed()));
     choice.follow(() => this.#draw());
@@ -54,7 +59,8 @@ export class Menu {
   /** Draws anew what it tells. */
   tell(): void {
     if (!this.open) return;
-    const { people, link } = this.#events.facts();
+    const { people, link, recorded } = this.#events.facts();
+    this.#box.querySelector(".record")!.textContent = recorded ? "Stop recording" : "Start recording";
     this.#box.querySelector(".people")!.replaceChildren(...people.map((text) => line("li", text)));
     this.#box.querySelector(".link")!.textContent = link;
   }

@@ -25,25 +25,36 @@ export function socketUrl(place: Place, token: string): string {
 /** Asks over HTTP why a WebSocket failed to open, which the browser doesn't tell: the server answers as it did then. */
 export async function askWhy(place: Place, token: string): Promise<Refusal> {
   try {
-    const answer = await fetch(terminalPath(place), {
-      headers: { Authorization: `Bearer ${token}` },
-      cache: "no-store",
-      credentials: "omit",
-      signal: AbortSignal.timeout(ANSWER_MS_MAX),
-    });
+    const answer = await ask(terminalPath(place), token, { signal: AbortSignal.timeout(ANSWER_MS_MAX) });
     if (answer.status === 401) return { kind: "token" };
     if (answer.ok || answer.status === UPGRADE_REQUIRED) return { kind: "away", reason: "the server opened no terminal" };
     const reason = await reasonOf(answer);
     const passing = answer.status >= 500 || answer.status === 408 || answer.status === 429;
     return passing ? { kind: "away", reason } : { kind: "no", reason };
   } catch {
-    return { kind: "away", reason: navigator.onLine ? "can't reach the server" : "offline" };
+    return { kind: "away", reason: absence() };
   }
+}
+
+/** Asks for something else than a terminal; an error's message says why the answer was no. */
+export async function request(token: string, method: "GET" | "PUT" | "DELETE", path: string, end?: AbortSignal): Promise<Response> {
+  const answer = await ask(path, token, { method, signal: end ?? AbortSignal.timeout(ANSWER_MS_MAX) }).catch(() => undefined);
+  if (answer === undefined) throw new Error(absence());
+  if (!answer.ok) throw new Error(await reasonOf(answer));
+  return answer;
 }
 
 /** One line of text from elsewhere, fit to be shown. */
 export function oneLine(text: string): string {
   return text.replace(/\s+/g, " ").trim().slice(0, REASON_CHARS_MAX);
+}
+
+function ask(path: string, token: string, more: RequestInit): Promise<Response> {
+  return fetch(path, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store", credentials: "omit", ...more });
+}
+
+function absence(): string {
+  return navigator.onLine ? "can't reach the server" : "offline";
 }
 
 function terminalPath(place: Place): string {

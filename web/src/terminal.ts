@@ -2,7 +2,7 @@
 
 import { UnicodeGraphemesAddon } from "@xterm/addon-unicode-graphemes";
 import { WebLinksAddon } from "@xterm/addon-web-links";
-import { Terminal } from "@xterm/xterm";
+import { Terminal, type ITerminalOptions } from "@xterm/xterm";
 
 import { FONTS } from "./themes";
 import type { Size } from "./wire";
@@ -12,19 +12,23 @@ const SCROLLBACK_LINES = 10_000;
 
 /** A terminal that isn't on the page yet. */
 export function makeTerminal(size: Size, fontSize: number): Terminal {
-  const terminal = new Terminal({
-    ...size,
-    allowProposedApi: true,
-    cursorBlink: true,
-    cursorInactiveStyle: "outline",
-    fontFamily: FONTS,
-    fontSize,
-    lineHeight: 1.2,
-    macOptionIsMeta: true,
-    scrollback: SCROLLBACK_LINES,
-  });
-  terminal.loadAddon(new UnicodeGraphemesAddon());
+  const terminal = make(size, fontSize, { cursorBlink: true, cursorInactiveStyle: "outline", macOptionIsMeta: true });
   terminal.loadAddon(new WebLinksAddon((_event, uri) => window.open(uri, "_blank", "noopener,noreferrer")));
+  return terminal;
+}
+
+/** One that only shows: nobody types into it, its links open nothing, and what it would answer goes nowhere. */
+export function makeScreen(size: Size, fontSize: number): Terminal {
+  // As if it had the keyboard, as the one that is shown had.
+  const terminal = make(size, fontSize, { cursorInactiveStyle: "block", disableStdin: true, linkHandler: { activate: () => undefined } });
+  terminal.attachCustomKeyEventHandler(() => false);
+  return terminal;
+}
+
+function make(size: Size, fontSize: number, more: ITerminalOptions): Terminal {
+  const options = { allowProposedApi: true, fontFamily: FONTS, fontSize, lineHeight: 1.2, scrollback: SCROLLBACK_LINES };
+  const terminal = new Terminal({ ...size, ...options, ...more });
+  terminal.loadAddon(new UnicodeGraphemesAddon());
   return terminal;
 }
 

@@ -5,11 +5,13 @@ import { test } from "node:test";
 
 import { load } from "../load.mjs";
 
+const { bytesText, clockText } = await load("amounts");
 const { isGlance } = await load("answers");
 const { backoffMs, BACKOFF_MS_MAX, BACKOFF_MS_MIN } = await load("backoff");
 const { textOf } = await load("clipboard");
 const { companyOf, peopleOf } = await load("company");
 const { addressFor, placeOf } = await load("place");
+const { beganAt, lengthS } = await load("recordings");
 const { sayingOf } = await load("saying");
 const { read } = await load("settings");
 const { actionOf } = await load("shortcuts");
@@ -114,6 +116,26 @@ test("text is told from its ground in every theme", () => {
     }
     assert.ok(contrast(page.quiet, page.raised) >= 3.9, `${name}: ${page.quiet} on ${page.raised}`);
   }
+});
+
+test("a recording's name says when it began", () => {
+  const cases = [
+    ["main-20261124T121005Z.cast", "2026-11-24T12:10:05.000Z"],
+    ["a-b_c-20261124T121005Z-99.cast", "2026-11-24T12:10:05.000Z"],
+    ["a-20261124T120000Z-20261124T120001Z.cast", "2026-11-24T12:00:01.000Z"],
+    ["main-20269924T121005Z.cast", undefined],
+    ["main.cast", undefined],
+  ];
+  for (const [name, began] of cases) assert.equal(beganAt(name)?.toISOString(), began, name);
+  const written = Date.UTC(2026, 10, 24, 12, 11) / 1000;
+  assert.equal(lengthS({ name: "main-20261124T121005Z.cast", written }), 55);
+  assert.equal(lengthS({ name: "main-20261124T121105Z.cast", written }), 0);
+  assert.equal(lengthS({ name: "main.cast", written }), 0);
+});
+
+test("amounts are told as people read them", () => {
+  assert.deepEqual([0, 59.9, 61, 3599, 3600, 36_061].map(clockText), ["0:00", "0:59", "1:01", "59:59", "1:00:00", "10:01:01"]);
+  assert.deepEqual([0, 1023, 10 * 1024, 64 * 1024 * 1024].map(bytesText), ["0 B", "1,023 B", "10 KiB", "64 MiB"].map((text) => text.replace("1,023", (1023).toLocaleString())));
 });
 
 test("a new session has a name of its own", () => {

@@ -1,0 +1,17 @@
+// Sizes and lengths of time as people read them. Pure.
+
+const KIB = 1024;
+
+/** Bytes, in the unit that suits them. */
+export function bytesText(bytes: number): string {
+  const [share, unit] = bytes < KIB ? [bytes, "B"] : bytes < KIB * KIB ? [bytes / KIB, "KiB"] : [bytes / KIB / KIB, "MiB"];
+  return `${share.toLocaleString(undefined, { maximumFractionDigits: share < 10 ? 1 : 0 })} ${unit}`;
+}
+
+/** Seconds as a clock shows them: `0:07`, `12:34`, `1:02:03`. */
+export function clockText(seconds: number): string {
+  const whole = Math.floor(seconds);
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (number: number) => String(number).padStart(2, "0");
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
