@@ -1,10 +1,12 @@
 // Sizes and lengths of time as people read them. Pure.
 
 const KIB = 1024;
+const UNITS = ["B", "KiB", "MiB", "GiB"] as const;
 
 /** Bytes, in the unit that suits them. */
 export function bytesText(bytes: number): string {
-  const [share, unit] = bytes < KIB ? [bytes, "B"] : bytes < KIB * KIB ? [bytes / KIB, "KiB"] : [bytes / KIB / KIB, "MiB"];
+  const power = Math.max(0, Math.min(UNITS.length - 1, Math.floor(Math.log2(bytes) / 10)));
+  const [share, unit] = [bytes / KIB ** power, UNITS[power]];
   return `${share.toLocaleString(undefined, { maximumFractionDigits: share < 10 ? 1 : 0 })} ${unit}`;
 }
 

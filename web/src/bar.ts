@@ -4,6 +4,7 @@ import type { Labels } from "./labels";
 import type { Recordings } from "./recordings";
 import type { Tab } from "./tab";
 import type { Tabs } from "./tabs";
+import { LABEL_CHARACTERS_MAX } from "./wire";
 
 /** What a person does with the bar. */
 export interface BarEvents {
@@ -12,8 +13,10 @@ export interface BarEvents {
   add(): void;
   /** The bar came or went, and with it room for the terminal. */
   room(): void;
-  /** A session has another name. */
-  named(): void;
+  /** A session is to be called something else, or what it was if this is empty. */
+  label(tab: Tab, label: string): void;
+  /** A name that was being written isn't any more. */
+  written(): void;
   /** The keyboard goes back to the terminal. */
   left(): void;
 }
@@ -33,7 +36,7 @@ export class Bar {
   readonly #labels: Labels;
   readonly #recordings: Pick<Recordings, "has">;
   readonly #events: BarEvents;
-  readonly #closable: boolean;
+  readonly #writable: boolean;
   readonly #drawn = new Map<Tab, Drawn>();
   readonly #wasShown = new WeakSet<Tab>();
   #renaming = false;
@@ -45,7 +48,7 @@ export class Bar {
     this.#labels = labels;
     this.#recordings = recordings;
     this.#events = events;
-    this.#closable = !view;
+    this.#writable = !view;
     const add = bar.querySelector<HTMLButtonElement>(".add")!;
     add.hidden = view;
     add.onclick = () => events.add();
@@ -87,14 +90,14 @@ export class Bar {
     name.setAttribute("aria-controls", "stage");
     name.onclick = () => this.#events.show(tab);
     name.onauxclick = (event) => {
-      if (event.button === 1 && this.#closable) this.#events.close(tab);
+      if (event.button === 1 && this.#writable) this.#events.close(tab);
     };
     name.ondblclick = () => this.#rename(tab, name);
     const close = element("button", "close");
     close.type = "button";
     close.textContent = "×";
     close.tabIndex = -1;
-    close.hidden = !this.#closable;
+    close.hidden = !this.#writable;
     close.onclick = () => this.#events.close(tab);
     box.append(name, close);
     const drawn = { box, name, close };
@@ -128,7 +131,7 @@ export class Bar {
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") this.#step(event.key === "ArrowLeft" ? -1 : 1);
     else if (event.key === "F2") this.#rename(tab, this.#list.querySelector("[aria-selected=true]")!);
     else if (event.key === "Escape") this.#events.left();
-    else if (event.key === "Delete" && this.#closable) this.#events.close(tab);
+    else if (event.key === "Delete" && this.#writable) this.#events.close(tab);
     else return;
     event.preventDefault();
   }
@@ -139,17 +142,19 @@ export class Bar {
   }
 
   #rename(tab: Tab, button: HTMLElement): void {
+    if (!this.#writable) return;
     const input = element("input", "rename");
     input.value = this.#labels.of(tab.session) ?? "";
     input.placeholder = tab.title;
-    input.maxLength = 40;
+    input.maxLength = LABEL_CHARACTERS_MAX;
     input.setAttribute("aria-label", `Name for ${tab.session}`);
     const done = (keep: boolean) => {
       if (!this.#renaming) return;
       this.#renaming = false;
       input.replaceWith(button);
-      if (keep) this.#labels.set(tab.session, input.value.trim());
-      this.#events.named();
+      const label = input.value.trim();
+      if (keep && label !== (this.#labels.of(tab.session) ?? "")) this.#events.label(tab, label);
+      this.#events.written();
       this.#events.left();
     };
     input.onkeydown = (event) => {

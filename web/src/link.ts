@@ -21,8 +21,10 @@ export type LinkState =
 export interface LinkEvents {
   /** The state changed. */
   state(state: LinkState): void;
-  /** What runs in the project. */
-  sessions(names: readonly string[]): void;
+  /** What runs in the project, and what it is called. */
+  sessions(names: readonly string[], labels: Readonly<Record<string, string>>): void;
+  /** The kernel killed programs, since the project used up its memory. */
+  outOfMemory(limitBytes: number): void;
   /** How long a message takes there and back. */
   lag(ms: number): void;
 }
@@ -173,9 +175,10 @@ export class Link {
     const tell = JSON.parse(data) as Tell;
     if ("channel" in tell) this.#channels.of(tell.channel)?.told(tell);
     else if (tell.type === "pong") this.#pulse?.pong(tell.id);
+    else if (tell.type === "out_of_memory") this.#events.outOfMemory(tell.limit_bytes);
     else if (tell.type === "sessions") {
       this.#sessions = tell.sessions;
-      this.#events.sessions(tell.sessions);
+      this.#events.sessions(tell.sessions, tell.labels ?? {});
       if (this.#state.kind !== "online") this.#opened();
     }
   }

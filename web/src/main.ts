@@ -3,6 +3,7 @@
 import "@xterm/xterm/css/xterm.css";
 import "./style.css";
 
+import { bytesText } from "./amounts";
 import { Ask } from "./ask";
 import { Bar } from "./bar";
 import { Bell } from "./bell";
@@ -32,7 +33,7 @@ function start(place: Place): void {
   let token = takeToken();
   let lagMs: number | undefined;
   const choice = new Choice();
-  const labels = new Labels(place.project);
+  const labels = new Labels();
   const look = new Look(choice, () => {
     tabs.all.forEach((tab) => tab.dress());
     player.dress();
@@ -49,10 +50,12 @@ function start(place: Place): void {
   });
   const link = new Link(place, {
     state: linked,
-    sessions: (names) => {
+    sessions: (names, all) => {
+      labels.take(all);
       tabs.sync(names);
       recordings.stir();
     },
+    outOfMemory: (limitBytes) => status.remark(`out of memory: a program was killed (limit ${bytesText(limitBytes)})`),
     lag: (ms) => {
       corner.lag((lagMs = ms));
       menu.tell();
@@ -106,7 +109,11 @@ function start(place: Place): void {
     close: (tab) => void close(tab),
     add: () => tabs.add(),
     room: () => tabs.shown?.pane?.fit(),
-    named: () => review(),
+    label: (tab, label) => {
+      if (link.state.kind === "online") link.ask({ type: "label", session: tab.session, label });
+      else status.remark("not connected: the name stays as it was");
+    },
+    written: () => review(),
     left: focus,
   });
   const menu = new Menu(part("menu"), choice, place.view, {

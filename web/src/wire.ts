@@ -29,6 +29,7 @@ export type Ask =
       })
   | ({ readonly type: "resize"; readonly channel: number } & Size)
   | { readonly type: "detach"; readonly channel: number }
+  | { readonly type: "label"; readonly session: string; readonly label: string }
   | { readonly type: "close"; readonly session: string }
   | { readonly type: "ping"; readonly id: number };
 
@@ -53,9 +54,13 @@ export type ChannelTell =
 /** Server to client, as JSON. */
 export type Tell =
   | { readonly type: "hello"; readonly version: string; readonly project: string }
-  | { readonly type: "sessions"; readonly sessions: readonly string[] }
+  | { readonly type: "sessions"; readonly sessions: readonly string[]; readonly labels?: Readonly<Record<string, string>> }
+  | { readonly type: "out_of_memory"; readonly kills: number; readonly limit_bytes: number }
   | { readonly type: "pong"; readonly id: number }
   | ({ readonly channel: number } & ChannelTell);
+
+/** Longest label of a session in characters. */
+export const LABEL_CHARACTERS_MAX = 60;
 
 /** The payload of a frame. */
 export type Bytes = Uint8Array<ArrayBuffer>;

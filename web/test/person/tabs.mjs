@@ -44,11 +44,14 @@ export async function tabs(browser) {
     await other.context().close();
   });
 
-  await browser.check("a tab can be named, and keeps its name", async () => {
+  await browser.check("a tab can be named, for everybody", async () => {
+    const other = await browser.open("first");
     await tab("second").dblclick();
     await page.keyboard.type("builds");
     await page.keyboard.press("Enter");
     await tab("builds").waitFor();
+    await other.getByRole("tablist").getByRole("tab", { name: "builds" }).waitFor();
+    await leave(other);
     await page.reload();
     await tab("builds").waitFor();
     assert.match(page.url(), /session=second/);

@@ -135,7 +135,7 @@ test("a recording's name says when it began", () => {
 
 test("amounts are told as people read them", () => {
   assert.deepEqual([0, 59.9, 61, 3599, 3600, 36_061].map(clockText), ["0:00", "0:59", "1:01", "59:59", "1:00:00", "10:01:01"]);
-  assert.deepEqual([0, 1023, 10 * 1024, 64 * 1024 * 1024].map(bytesText), ["0 B", "1,023 B", "10 KiB", "64 MiB"].map((text) => text.replace("1,023", (1023).toLocaleString())));
+  assert.deepEqual([0, 1023, 10 * 1024, 64 * 1024 * 1024, 2 ** 31, 2 ** 50].map(bytesText), ["0 B", "1,023 B", "10 KiB", "64 MiB", "2 GiB", `${(2 ** 20).toLocaleString()} GiB`].map((text) => text.replace("1,023", (1023).toLocaleString())));
 });
 
 test("a new session has a name of its own", () => {
