@@ -80,13 +80,15 @@ impl Kept {
 }
 
 /// What runs, and what is typed into it, one after the other once this is shown.
-const PROGRAMS: [(&str, &[(&str, &str)]); 5] = [
+const PROGRAMS: [(&str, &[(&str, &str)]); 6] = [
     (
         "vim -u NONE /usr/share/common-licenses/GPL-3",
         &[("PUBLIC", "20j"), ("", ":set number\r"), ("  1 ", "oa new line\x1b")],
     ),
     ("less -N /usr/share/common-licenses/GPL-3", &[("PUBLIC", "ff"), ("", "G"), ("END", "b")]),
     ("top -d 100", &[("PID", "1")]),
+    // As a tree, and paused: it draws every ten seconds at the least.
+    ("htop -d 100", &[("PID", "t"), ("", "Z")]),
     ("tmux new 'ls --color=always -l /; exec bash'", &[("usr", "\x02%"), ("│", "echo he''re\r"), ("here", "\x02\"")]),
     ("ls --color=always -l /usr/bin; printf '\\e[3;7mlook\\e[m \\e[44m\\e[2Kblue\\n'", &[("blue", "ec")]),
 ];
