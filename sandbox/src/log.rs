@@ -28,6 +28,10 @@ pub const RING_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Ring of a session unless configured otherwise, in bytes.
 pub const RING_BYTES_DEFAULT: u32 = 4 * 1024 * 1024;
 
+/// Largest offset that is believed, so that sums of offsets have room: a session that prints a gigabyte a second reaches it
+/// in a hundred years.
+pub const OFFSET_MAX: u64 = 1 << 62;
+
 const HEADER_BYTES: usize = 4096;
 const MAGIC: u64 = u64::from_le_bytes(*b"cloister");
 const VERSION: u64 = 2;
@@ -204,7 +208,7 @@ impl LogReader {
 
     /// Offset behind the last byte written.
     pub fn head(&self) -> u64 {
-        self.map.atomic(HEAD_AT).load(Ordering::Acquire)
+        self.map.atomic(HEAD_AT).load(Ordering::Acquire).min(OFFSET_MAX)
     }
 
     /// Size of the ring in bytes.
@@ -214,7 +218,8 @@ impl LogReader {
 
     /// First offset that can still be read.
     pub fn oldest(&self) -> u64 {
-        self.map.atomic(RESERVED_AT).load(Ordering::Acquire).max(self.head()).saturating_sub(self.ring as u64)
+        let reserved = self.map.atomic(RESERVED_AT).load(Ordering::Acquire).min(OFFSET_MAX);
+        reserved.max(self.head()).saturating_sub(self.ring as u64)
     }
 
     /// Appends to `out` what the log holds from offset `from` on, at most `bytes_max`; returns how many bytes.

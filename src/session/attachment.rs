@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use sandbox::control::{Exit, FRAME_BYTES_MAX, FromCell, INPUT_BYTES_MAX, INPUT_WINDOW_BYTES, Size, ToCell, WAKES_MAX};
-use sandbox::log::{Event, LogError};
+use sandbox::log::{Event, LogError, OFFSET_MAX};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -178,6 +178,9 @@ impl Attachment {
     pub(crate) fn new(hold: Hold, start: Start, who: Who) -> io::Result<Self> {
         let Hold { session, data, size: present, typed } = hold;
         let data = Data::new(data)?;
+        if typed > OFFSET_MAX {
+            return Err(io::Error::other("the cell has had more input than there can be"));
+        }
         let head = session.log.head();
         let (cursor, painting) = match start {
             Start::Resume(offset) if (session.log.oldest()..=head).contains(&offset) => {
@@ -292,7 +295,11 @@ impl Attachment {
 
     /// The client has parsed its output up to an offset; `false` if it was never sent that much.
     pub(crate) fn ack(&mut self, offset: u64) -> bool {
-        if self.painting.is_none() && offset > self.cursor.offset() {
+        if self.painting.is_some() {
+            // It is of what came before the snapshot.
+            return true;
+        }
+        if offset > self.cursor.offset() {
             return false;
         }
         if let Some(acked) = &mut self.acked {
@@ -406,7 +413,11 @@ impl Attachment {
                 Ok(Some(Output::Bytes { offset }))
             }
             Ok(Next::Event(Event::Resized(size))) => Ok(Some(Output::Resized(size))),
-            Ok(Next::Event(Event::Flushed)) => self.next(cx, bytes_max, out),
+            Ok(Next::Event(Event::Flushed)) => {
+                // One a turn: a hostile cell has the next one there whenever it is looked for.
+                cx.waker().wake_by_ref();
+                Ok(None)
+            }
             Ok(Next::Nothing) => Ok(None),
             Err(LogError::Overwritten { .. }) => {
                 self.begin_painting();
@@ -420,7 +431,7 @@ impl Attachment {
     fn is_behind(&mut self) -> bool {
         self.cursor.look_ahead(&self.session.log);
         let offset = self.cursor.offset();
-        let flushed = self.cursor.flush_ahead().is_some_and(|flush| flush - offset > FLUSHED_BYTES_MAX);
+        let flushed = self.cursor.flush_ahead().is_some_and(|flush| flush.saturating_sub(offset) > FLUSHED_BYTES_MAX);
         let lagging = self.session.log.head().saturating_sub(offset) > LAG_BYTES_MAX.max(2 * self.window);
         flushed || lagging && offset >= self.owed_until
     }

@@ -47,7 +47,7 @@ pub(crate) async fn keep(session: Arc<Session>, mut kept: Option<u64>, tell: imp
             return;
         }
         let offset = session.view().offset();
-        if kept.is_none_or(|kept| offset >= kept + step) {
+        if kept.is_none_or(|kept| offset >= kept.saturating_add(step)) {
             let made = checkpoint(&session.view());
             match made {
                 Ok((from, checkpoint)) => {
