@@ -6,7 +6,7 @@
 use sandbox::control::Size;
 
 use super::history::{self, History, Joint, Line};
-use super::{Malformed, Screen};
+use super::{Malformed, Screen, cost};
 
 /// Identifies the format.
 const MAGIC: &[u8; 8] = b"screen\x00\x01";
@@ -41,6 +41,9 @@ pub(super) fn load(bytes: &[u8]) -> Result<Screen, Malformed> {
         return Err(Malformed("its size is out of range"));
     }
     let (history, open) = lines(&mut fields)?;
+    if !cost::is_a_pictures(fields.0, size) {
+        return Err(Malformed("its picture takes too long"));
+    }
     let mut screen = Screen::new(size);
     screen.feed(fields.0);
     if screen.model.history.end() != 0 {
@@ -71,6 +74,9 @@ fn lines(fields: &mut Fields) -> Result<(History, Joint), Malformed> {
         let pad = u16::from_le_bytes(fields.array()?);
         let line = Line { bytes, pad, joint: fields.joint()?, rest: fields.flag()? };
         let text = fields.take(bytes as usize)?;
+        if text.len() > history::LINE_BYTES_MAX {
+            return Err(Malformed("one of its lines is too long"));
+        }
         if !only_prints(text) || pad > scratch.size().cols {
             return Err(NO_LINE);
         }

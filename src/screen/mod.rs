@@ -12,6 +12,7 @@
 mod cell;
 mod charset;
 mod checkpoint;
+mod cost;
 mod csi;
 mod cursor;
 mod edit;
@@ -29,6 +30,8 @@ mod print;
 mod resize;
 mod row;
 mod rush;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod seen;
 mod sgr;
 mod tabs;
 #[cfg(test)]
@@ -106,8 +109,8 @@ impl Screen {
     }
 
     /// A reset, the history and the picture.
-    #[cfg(test)]
-    fn snapshot(&self) -> Vec<u8> {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn snapshot(&self) -> Vec<u8> {
         let mut out = picture::RESET.to_vec();
         self.history().lines(0, usize::MAX, &mut out);
         self.picture(&mut out);

@@ -12,12 +12,19 @@ pub(super) struct Painter<'a> {
     style: Style,
     underline: Colour,
     link: Option<Arc<Link>>,
+    /// How many bytes of links may still be written.
+    links: usize,
 }
 
 impl<'a> Painter<'a> {
     /// For a terminal with a new pen and no link open.
     pub(super) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, style: Style::DEFAULT, underline: Colour::DEFAULT, link: None }
+        Self::with_links(out, usize::MAX)
+    }
+
+    /// As [`Self::new`]; beyond so many bytes of links text leads nowhere.
+    pub(super) fn with_links(out: &'a mut Vec<u8>, links: usize) -> Self {
+        Self { out, style: Style::DEFAULT, underline: Colour::DEFAULT, link: None, links }
     }
 
     /// Bytes that leave the pen alone.
@@ -80,10 +87,12 @@ impl<'a> Painter<'a> {
         if self.style != style || self.underline != underline {
             self.sgr(style, underline);
         }
+        let link = link.filter(|link| self.link.as_ref() == Some(link) || link.id.len() + link.uri.len() <= self.links);
         if self.link.as_ref() != link {
             let (id, uri) = link.map_or(("", ""), |link| (&link.id, &link.uri));
-            let id = if id.is_empty() { String::new() } else { format!("id={id}") };
-            self.bytes(format!("\x1b]8;{id};{uri}\x1b\\"));
+            let parameters = if id.is_empty() { String::new() } else { format!("id={id}") };
+            self.links -= id.len() + uri.len();
+            self.bytes(format!("\x1b]8;{parameters};{uri}\x1b\\"));
             self.link = link.cloned();
         }
     }

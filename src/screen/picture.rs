@@ -18,6 +18,10 @@ use super::row::Row;
 /// From how many cells on a coloured rest of a row is erased instead of printed.
 const ERASED_CELLS_MIN: usize = 4;
 
+/// Most bytes of links in the rows of one screen: a screen full of file names has 300 KiB. A program that leads every cell
+/// elsewhere by a long address would make it hundreds of megabytes.
+const LINKS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes that bring any terminal, in the middle of whatever sequence, to a known state without history.
 pub(crate) const RESET: &[u8] = b"\x18\x1bc\x1b[3J";
 
@@ -42,7 +46,7 @@ pub(super) fn paint(model: &Model, out: &mut Vec<u8>) {
 /// The rows, without the empty ones at the end unless it `fills` the screen. Before the cursor, if it is in them, there are
 /// spaces: so a prompt looks like one to whoever reads no control sequences.
 fn rows(grid: &Grid, fills: bool, cursor: Option<(usize, usize)>, out: &mut Vec<u8>) {
-    let mut painter = Painter::new(out);
+    let mut painter = Painter::with_links(out, LINKS_BYTES_MAX);
     let used = grid.rows.iter().rposition(|row| row.wrapped || row.length(grid.width) > 0).map_or(0, |last| last + 1);
     let count = if fills { grid.rows.len() } else { used };
     for (y, row) in grid.rows.iter().enumerate().take(count) {

@@ -3,6 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use sandbox::control::Size;
+
 use super::super::Screen;
 use super::screen;
 
@@ -56,4 +58,17 @@ fn a_line_that_does_more_than_print_is_refused() {
         changed[place..place + 3].copy_from_slice(other);
         assert!(Screen::load(&changed).is_err(), "{other:?}");
     }
+}
+
+#[test]
+fn what_would_keep_a_server_that_starts_is_refused_at_once() {
+    let mut bytes = Vec::new();
+    Screen::new(Size { cols: 2000, rows: 100 }).save(&mut bytes);
+    bytes.extend(b"\x1b#8".repeat(1_000_000));
+    assert!(Screen::load(&bytes).is_err_and(|error| error.to_string() == "its picture takes too long"));
+    let mut bytes = saved();
+    let line = b"\x1b[41m\x1b[K".repeat(100_000);
+    bytes.splice(25..29, (line.len() as u32).to_le_bytes());
+    bytes.splice(33..33, line);
+    assert!(Screen::load(&bytes).is_err_and(|error| error.to_string() == "one of its lines is too long"));
 }

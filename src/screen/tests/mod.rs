@@ -3,12 +3,12 @@
 mod checkpoints;
 mod generated;
 mod recorded;
-mod seen;
 mod steps;
 
 use sandbox::control::Size;
 
 use super::Screen;
+use super::seen::{self, lines};
 
 fn screen(cols: u16, rows: u16, bytes: &[u8]) -> Screen {
     let mut screen = Screen::new(Size { cols, rows });
@@ -20,11 +20,4 @@ fn screen(cols: u16, rows: u16, bytes: &[u8]) -> Screen {
 fn restored(original: &Screen) -> Screen {
     let Size { cols, rows } = original.size();
     screen(cols, rows, &original.snapshot())
-}
-
-/// All lines of the history.
-fn lines(screen: &Screen) -> String {
-    let mut out = Vec::new();
-    assert_eq!(screen.history().lines(0, usize::MAX, &mut out), screen.history().end());
-    String::from_utf8(out).unwrap()
 }

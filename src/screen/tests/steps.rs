@@ -174,3 +174,14 @@ fn a_hidden_primary_screen_is_resized_around_its_saved_cursor() {
     assert_eq!(shown(&screen), ["3", "$"]);
     assert_eq!((screen.model.x, screen.model.y), (2, 1));
 }
+
+#[test]
+fn addresses_in_every_cell_make_no_picture_larger_than_they_may() {
+    let link = |letter: &str| format!("\x1b]8;;http://a.b/{}\x1b\\x", letter.repeat(4000));
+    let screen = screen(80, 24, (link("a") + &link("b")).repeat(900).as_bytes());
+    let mut picture = Vec::new();
+    screen.picture(&mut picture);
+    assert!((4_000_000..5_000_000).contains(&picture.len()), "{}", picture.len());
+    let shown = |screen: &Screen| -> String { shown(screen).concat() };
+    assert_eq!(shown(&restored(&screen)), shown(&screen));
+}

@@ -2,28 +2,32 @@
 
 use std::fmt::Write;
 
-use super::super::Screen;
-use super::super::cell::{Cell, Colour, Style};
-use super::super::grid::Grid;
-use super::super::history::Joint;
-use super::super::row::Row;
+use sandbox::control::Size;
+
+use super::Screen;
+use super::cell::{Cell, Colour, Style};
+use super::grid::Grid;
+use super::history::Joint;
+use super::row::Row;
 
 /// All of it, one fact a line. What the history has is told line by line.
-pub(super) fn all(screen: &Screen) -> String {
+pub(crate) fn all(screen: &Screen) -> String {
     let mut out = now(screen);
-    for (line, bytes) in screen.model.history.stored() {
-        let joint = if line.joint == Joint::None { "" } else { " wrapped" };
+    for (index, (line, bytes)) in screen.model.history.stored().enumerate() {
+        // What the first one went on from is forgotten, and nobody can see it.
+        let joint = if index == 0 || line.joint == Joint::None { "" } else { " wrapped" };
         writeln!(out, "history {:?}{joint}", String::from_utf8_lossy(&bytes)).unwrap();
     }
-    writeln!(out, "lines {:?}", super::lines(screen)).unwrap();
+    writeln!(out, "lines {:?}", lines(screen)).unwrap();
     out
 }
 
 /// All of it, but of the history only what doesn't depend on how wide the screen was when lines were broken: text and
 /// colours, but no background, which a terminal gives to the whole row when it breaks a line, and no blanks, one of which
 /// may be the coloured cell that a wide character left.
-pub(super) fn all_but_breaks(screen: &Screen) -> String {
-    let wide = super::screen(2000, 2000, super::lines(screen).as_bytes());
+pub(crate) fn all_but_breaks(screen: &Screen) -> String {
+    let mut wide = Screen::new(Size { cols: 2000, rows: 2000 });
+    wide.feed(lines(screen).as_bytes());
     let line = |row: &Row| {
         let style = |cell: &Cell| Style { bg: Colour::DEFAULT, ..cell.style };
         let text = row.cells().iter().filter(|cell| cell.text != ' ' || !cell.marks().is_empty());
@@ -31,6 +35,13 @@ pub(super) fn all_but_breaks(screen: &Screen) -> String {
         cells(&Row::of(line, false, false)) + "\n"
     };
     now(screen) + &wide.model.primary.rows.iter().map(line).collect::<String>()
+}
+
+/// All lines of the history.
+pub(crate) fn lines(screen: &Screen) -> String {
+    let mut out = Vec::new();
+    assert_eq!(screen.history().lines(0, usize::MAX, &mut out), screen.history().end());
+    String::from_utf8(out).unwrap()
 }
 
 fn now(screen: &Screen) -> String {
