@@ -6,7 +6,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help packages deps build web image up down logs bash test check bench
+.PHONY: help packages deps build web image up down logs bash test check fuzz bench
 
 image := target/image/default/index.json
 page := web/dist/index.html
@@ -44,6 +44,9 @@ test: deps ## Install what tests need, then run every check: what CI runs
 check: deps ## Check formatting, lints, scripts and the page's types
 	@scripts/install-deps test
 	@scripts/check static
+
+fuzz: deps ## Try what strangers can send, a minute for each target (scripts/fuzz TARGET SECONDS for more)
+	@scripts/fuzz
 
 bench: image ## Measure against bubblewrap, crun, podman and no sandbox
 	@scripts/install-deps bench

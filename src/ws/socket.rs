@@ -69,7 +69,11 @@ impl Socket {
         let upgraded = upgrade.await.map_err(std::io::Error::other)?;
         let parts = upgraded.downcast::<TokioIo<TcpStream>>();
         let parts = parts.map_err(|_| std::io::Error::other("the connection is no TCP connection"))?;
-        let stream = parts.io.into_inner();
+        Self::over(parts.io.into_inner(), parts.read_buf.to_vec()).await
+    }
+
+    /// Speaks on a connection that has switched protocols and of which `early` was read already.
+    pub(crate) async fn over(stream: TcpStream, early: Vec<u8>) -> std::io::Result<Self> {
         let socket = socket2::SockRef::from(&stream);
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
@@ -79,7 +83,6 @@ impl Socket {
             .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
             .max_frame_size(Some(MESSAGE_BYTES_MAX));
-        let early = parts.read_buf.to_vec();
         let stream = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
         Ok(Self { stream, flushed: true })
     }

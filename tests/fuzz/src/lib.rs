@@ -1,0 +1,42 @@
+//! Fuzz targets for what strangers can send to a terminal session: clients, cells, and the programs in them.
+//!
+//! A target is a function of bytes that panics when a promise is broken. `main` gives it to libFuzzer (`make fuzz`), and
+//! `tests/replay.rs` all of its corpus (`make test`). The server is a program and no library, so what is tried is included
+//! here by its path: as it is, without the server's rest, and built in seconds with everything instrumented.
+
+#![allow(dead_code, unused_imports, reason = "the server uses more of these modules than the targets do")]
+
+#[path = "../../../src/cell/mod.rs"]
+mod cell;
+#[path = "../../../sandbox/src/packet.rs"]
+mod packet;
+#[path = "../../../src/screen/mod.rs"]
+mod screen;
+#[path = "../../../src/session/mod.rs"]
+mod session;
+#[path = "../../../src/wire.rs"]
+mod wire;
+#[path = "../../../src/ws/mod.rs"]
+mod ws;
+
+mod input;
+mod targets;
+mod terminal;
+
+/// Panics if bytes make the code under test break a promise.
+pub type Target = fn(&[u8]);
+
+/// All targets by their names, which their corpora have too.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("cell", terminal::cell),
+    ("checkpoint", targets::checkpoint),
+    ("frames", terminal::frames),
+    ("packets", targets::packets),
+    ("screen", targets::screen),
+    ("socket", targets::socket),
+];
+
+/// The target of this name.
+pub fn target(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
+}
