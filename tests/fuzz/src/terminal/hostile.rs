@@ -14,7 +14,7 @@ use rustix::net::{
     send, socket_with, socketpair,
 };
 use sandbox::control::{
-    CONTROL_BYTES_MAX, Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, Life, Reply, Request, SESSIONS_MAX,
+    CONTROL_BYTES_MAX, Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, Label, Life, Reply, Request, SESSIONS_MAX,
     SessionName, Size, ToCell, VERSION,
 };
 use sandbox::log::{Event, LogWriter, RING_BYTES_MIN};
@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hold::{Hold, Message};
-use crate::cell::{Cell, Error};
+use crate::cell::{Care, Cell, Error};
 use crate::input::Input;
 use crate::packet;
-use crate::session::{self, Attachment, Presence, Start, Who};
+use crate::session::{self, Attachment, Presence, Sizing, Start, Who};
 use crate::wire::{Channel, FromServer, Role};
 
 /// How long the server may take to notice that the cell is gone, on the busiest machine.
@@ -89,7 +89,8 @@ async fn connected(path: PathBuf, hello: u8, keeps: bool, input: &mut Input<'_>)
         }
         control
     };
-    let connecting = Cell::connect(project.clone(), path, Duration::from_secs(1000), keeps);
+    let care = Care { linger: Duration::from_secs(1000), keeps, sizing: Sizing::default() };
+    let connecting = Cell::connect(project.clone(), path, care);
     let (cell, control) = tokio::join!(connecting, greeting);
     match cell {
         Ok(cell) => Some((cell, control)),
@@ -138,6 +139,8 @@ impl Attacker {
             9 => self.wake(input),
             10 => server.open(input),
             11 => server.close(input),
+            12 => self.label(input),
+            13 => self.say(&Reply::OutOfMemory { kills: input.byte().into(), limit_bytes: u64::MAX }),
             _ => server.client(input),
         }
     }
@@ -197,6 +200,13 @@ impl Attacker {
         let reply = Reply::Attached { session, started: how & 0x40 == 0, size, life: Life((how >> 7).into()), typed };
         let data = self.data_socket();
         let _ = packet::send_json(&self.control, &reply, &[log.as_fd(), data.as_fd()]);
+    }
+
+    fn label(&self, input: &mut Input<'_>) {
+        let session = session(input.byte());
+        if let Ok(label) = Label::try_from(String::from_utf8_lossy(input.bytes()).into_owned()) {
+            self.say(&Reply::Labelled { session, label });
+        }
     }
 
     fn find(&mut self, input: &mut Input<'_>) {
