@@ -28,7 +28,8 @@ export class Playback {
   #playing = false;
   #time: Time = "short";
   #atS = 0;
-  #lastMs = 0;
+  // Before the first frame no time has passed.
+  #lastMs = Infinity;
   // Moments given to the terminal, and those that belong to where we are.
   #given = 0;
   #due = 0;

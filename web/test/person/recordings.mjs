@@ -159,7 +159,7 @@ export async function recordings(browser, folder) {
   await browser.check("what is no recording is refused with its line, and its exit is told of one that has it", async () => {
     const put = (name, text) => writeFile(join(folder, browser.project, "recordings", name), text, { mode: 0o644 });
     await put("broken-20200101T000000Z.cast", `${HEAD}[0.1,"o","fine"]\n[0.1,"o","<img src=x>"\n`);
-    await put("status-20200101T000000Z.cast", `${HEAD}[0.1,"o","bye"]\n[0.1,"x","7"]\n`);
+    await put("status-20200101T000000Z.cast", `${HEAD}[0.1,"o","\\u001b]8;;http://example.invalid/\\u0007bye\\u001b]8;;\\u0007"]\n[0.1,"x","7"]\n`);
     await page.keyboard.press("Escape");
     await menu("Recordings");
     await list().getByRole("button", { name: /^Play broken/ }).click();
@@ -168,6 +168,15 @@ export async function recordings(browser, folder) {
     await list().getByRole("button", { name: /^Play status/ }).click();
     await player().getByText("exited with status 7").waitFor({ timeout: DEADLINE_MS });
     await filmShows(/^bye$/m);
+    // Its link asks nothing and opens nothing.
+    const opened = [];
+    page.on("dialog", (dialog) => opened.push(dialog.message()) && dialog.dismiss());
+    page.on("popup", (popup) => opened.push(popup.url()));
+    const { x, y } = await player().locator(".xterm-screen").boundingBox();
+    for (const step of [4, 8, 12]) await page.mouse.move(x + step, y + 8);
+    await page.mouse.click(x + 12, y + 8);
+    await page.evaluate(() => new Promise((resume) => requestAnimationFrame(() => requestAnimationFrame(resume))));
+    assert.deepEqual(opened, []);
     await page.keyboard.press("Escape");
   });
 
@@ -193,6 +202,13 @@ export async function recordings(browser, folder) {
     page = await browser.open("looked-at");
     await shows(page, /\S/);
     await menu("Start recording");
+    await page.locator("#corner .recorded").waitFor({ timeout: DEADLINE_MS });
+    const marked = page.getByRole("tab", { name: /, recorded$/ });
+    await page.keyboard.press("Control+Shift+Enter");
+    await marked.waitFor({ timeout: DEADLINE_MS });
+    assert.ok(await page.locator("#corner .recorded").isHidden(), "the session that is shown isn't recorded");
+    await picture(page, "marked");
+    await marked.click();
     await page.locator("#corner .recorded").waitFor({ timeout: DEADLINE_MS });
     const writer = page;
     page = await browser.open("looked-at", { view: true });

@@ -99,7 +99,10 @@ test("time passes at the speed that is set, idle time aside, and ends", () => {
     noted.parse();
     return Math.round(playback.atS * 1000) / 1000;
   };
+  playback.toggle();
   playback.frame(nowMs);
+  assert.equal(playback.atS, 0);
+  playback.toggle();
   assert.equal(pass(1000), 0);
   playback.toggle();
   assert.equal(pass(1000), 1);
