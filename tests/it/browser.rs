@@ -14,9 +14,19 @@ const CHROMIUM: &str = "/usr/bin/chromium";
 
 #[test]
 fn a_person_works_in_a_browser() {
+    works("terminal.mjs");
+}
+
+#[test]
+fn a_person_records_and_plays_in_a_browser() {
+    works("recordings.mjs");
+}
+
+/// Runs a script whose every step must work.
+fn works(name: &str) {
     let Some(server) = Server::start() else { return };
     let Some(web) = web_or_skip(&server) else { return };
-    let run = script(&web, "terminal.mjs", &server).output().expect("node runs");
+    let run = script(&web, name, &server).output().expect("node runs");
     let said = [run.stdout, run.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(run.status.success(), "{said}");
     print!("{said}");
