@@ -20,7 +20,7 @@ const CHECKPOINT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const REPEATED_BYTES_MAX: usize = 128 * 1024;
 
 /// Three bytes fill a large screen, and it isn't to be filled for seconds.
-const LARGE_BYTES_MAX: usize = 300;
+const LARGE_BYTES_MAX: usize = 200;
 
 /// Two sizes, two cuts, how often the first part is repeated, and then all that a program prints: the first size up to the
 /// first cut, where the screen is restored and loaded; the second size behind the second cut.
@@ -29,12 +29,13 @@ pub(crate) fn screen(data: &[u8]) {
     let (first, second) = (size(input.byte(), input.byte()), size(input.byte(), input.byte()));
     let (cut, turn, again) = (input.short(), input.short(), input.byte());
     let mut printed = input.rest();
-    if u32::from(first.cols) * u32::from(first.rows) > 10_000 {
+    let cells = u32::from(first.cols) * u32::from(first.rows);
+    if cells > 10_000 {
         printed = &printed[..printed.len().min(LARGE_BYTES_MAX)];
     }
+    let repeats = if again > 0xF0 && cells < 1000 { 1 << (again - 0xF0) } else { 1 };
     let (before, rest) = printed.split_at(usize::from(cut) % (printed.len() + 1));
     let (after, last) = rest.split_at(usize::from(turn) % (rest.len() + 1));
-    let repeats = if again > 0xF0 { 1 << (again - 0xF0) } else { 1 };
 
     let mut original = Screen::new(first);
     for _ in 0..(REPEATED_BYTES_MAX / before.len().max(1)).clamp(1, repeats) {
