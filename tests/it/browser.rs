@@ -83,7 +83,7 @@ fn the_page_is_fenced_in_and_asked_for_only_once() {
 }
 
 /// A test of the page, to be run against a server.
-fn script(web: &Path, name: &str, server: &Server) -> Command {
+pub(crate) fn script(web: &Path, name: &str, server: &Server) -> Command {
     let mut command = Command::new("node");
     command
         .arg(web.join("test").join(name))

@@ -17,4 +17,5 @@ mod multi;
 mod notices;
 mod pty;
 mod record;
+mod stock;
 mod terminal;
