@@ -1,7 +1,6 @@
 //! An attachment against a cell that each test plays itself, fair and foul.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
@@ -270,27 +269,6 @@ fn what_the_terminal_threw_away_is_not_sent() {
         cell.log.append(b"^C\r\n$ ");
         let (_, _, offset) = snapshot(&mut attachment).await;
         assert_eq!(offset, cell.log.head());
-    });
-}
-
-#[test]
-fn a_cell_that_throws_output_away_all_the_time_keeps_nobody() {
-    run(async {
-        let (mut attachment, mut cell) = attached().await;
-        let ends = Arc::new(AtomicBool::new(false));
-        let flushing = std::thread::spawn({
-            let ends = ends.clone();
-            move || {
-                while !ends.load(Ordering::Relaxed) {
-                    cell.log.mark(Event::Flushed);
-                }
-            }
-        });
-        for _ in 0..1000 {
-            assert!(settled(&mut attachment).await);
-        }
-        ends.store(true, Ordering::Relaxed);
-        flushing.join().unwrap();
     });
 }
 
