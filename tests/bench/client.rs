@@ -1,14 +1,15 @@
 //! A client of a terminal over a WebSocket, and of the API beside it: blocking, one thread, the same for the server and for
-//! the bare relay, so that what it costs itself is in both.
+//! its peers, so that what it costs itself is in all.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client::client};
 
+use crate::dialect::Dialect;
 use crate::tty::{DEADLINE, is_prompt, last_line, shows_prompt};
 
 /// How long a terminal says nothing that has no more to say; the slowest answers in a tenth of it.
@@ -23,20 +24,62 @@ pub(crate) struct Address {
     pub(crate) token: String,
 }
 
+/// Where a terminal is, and how it is spoken to.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Whose it is.
+    pub(crate) address: Address,
+    /// The address's path and query.
+    pub(crate) path: String,
+    /// What is spoken there.
+    pub(crate) dialect: Dialect,
+}
+
+/// A network that takes its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Network {
+    /// What it takes, in bytes a second.
+    pub(crate) bytes_per_s: f64,
+    /// Most that it takes at once.
+    pub(crate) piece_bytes: usize,
+}
+
 /// An attached WebSocket.
 pub(crate) struct Client {
     socket: WebSocket<TcpStream>,
+    dialect: Dialect,
     seen: Vec<u8>,
+    /// Printed bytes that the server wasn't told of yet, if it wants to be.
+    untold: usize,
 }
 
 impl Client {
     /// Connects to `path`: TCP, upgrade, until the answer 101.
     pub(crate) fn connect(address: &Address, path: &str) -> anyhow::Result<Self> {
+        Self::speak(address, path, Dialect::Bytes)
+    }
+
+    /// Connects to a place.
+    pub(crate) fn open(place: &Place) -> anyhow::Result<Self> {
+        Self::speak(&place.address, &place.path, place.dialect)
+    }
+
+    fn speak(address: &Address, path: &str, dialect: Dialect) -> anyhow::Result<Self> {
         let stream = connect(address)?;
         let mut request = format!("ws://{}{path}", address.socket).into_client_request()?;
         request.headers_mut().insert("authorization", format!("Bearer {}", address.token).parse()?);
         let (socket, _) = client(request, stream).map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
-        Ok(Self { socket, seen: Vec::new() })
+        Ok(Self { socket, dialect, seen: Vec::new(), untold: 0 })
+    }
+
+    /// The connection, once nothing more is on its way: for who reads many of them at once.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+
+    /// Gives a sign of life without reading anything.
+    pub(crate) fn live(&mut self) -> anyhow::Result<()> {
+        Ok(self.socket.send(Message::Pong(Vec::new().into()))?)
     }
 
     /// Reads until the shell's prompt is there.
@@ -65,18 +108,19 @@ impl Client {
         self.socket.get_ref().set_read_timeout(Some(QUIET))?;
         loop {
             match self.socket.read() {
-                Ok(_) => {}
+                Ok(message) => self.take(message)?,
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
         }
+        self.seen.clear();
         self.socket.get_ref().set_read_timeout(Some(DEADLINE))?;
         Ok(())
     }
 
     /// Types, and reads until `wanted` has come.
     pub(crate) fn until(&mut self, text: &str, wanted: &[u8]) -> anyhow::Result<()> {
-        self.socket.send(Message::binary(text.as_bytes().to_vec()))?;
+        self.socket.send(self.dialect.typed(text.as_bytes()))?;
         // Of a flood only the end is looked at, where each piece was appended.
         while !self.seen.windows(wanted.len()).any(|end| end == wanted) {
             self.seen.drain(..self.seen.len().saturating_sub(wanted.len()));
@@ -87,40 +131,49 @@ impl Client {
         Ok(())
     }
 
-    /// Types, and reads as fast as it can while `more` says so.
-    pub(crate) fn read_while(&mut self, bytes: &'static [u8], more: impl Fn() -> bool) -> anyhow::Result<()> {
+    /// Types, and reads as fast as it can while `more` says so, which is told how many bytes have come.
+    pub(crate) fn read_while(&mut self, bytes: &'static [u8], more: impl Fn(usize) -> bool) -> anyhow::Result<()> {
         self.type_in(bytes)?;
-        while more() {
-            self.receive()?;
+        while more(self.seen.len()) {
             self.seen.clear();
+            self.receive()?;
         }
         Ok(())
     }
 
-    /// Starts a flood, types ^C in its midst, and gives the time until the prompt comes over a network that takes so many
-    /// bytes a second.
-    pub(crate) fn interrupt(&mut self, flood: Duration, bytes_per_s: f64, piece: usize) -> anyhow::Result<Duration> {
+    /// Starts a flood, types ^C in its midst, and gives the time until the prompt comes over a network; none if that is
+    /// longer than `wait`.
+    pub(crate) fn interrupt(
+        &mut self,
+        flood: Duration,
+        network: Network,
+        wait: Duration,
+    ) -> anyhow::Result<Option<Duration>> {
         self.type_in(b"yes\r")?;
-        let began = std::time::Instant::now();
-        let mut pressed: Option<std::time::Instant> = None;
-        let mut buffer = vec![0; piece];
+        let began = Instant::now();
+        let mut pressed: Option<Instant> = None;
+        let mut buffer = vec![0; network.piece_bytes];
         loop {
-            let turn = std::time::Instant::now();
-            ensure!(turn - began < flood + DEADLINE, "^C never shows");
+            let turn = Instant::now();
+            if turn - began > flood + wait {
+                return Ok(None);
+            }
             if pressed.is_none() && turn - began >= flood {
                 pressed = Some(turn);
                 self.type_in(b"\x03")?;
             }
             let count = self.socket.get_mut().read(&mut buffer)?;
+            ensure!(count > 0, "closed in the midst of a flood");
             self.seen.extend_from_slice(&buffer[..count]);
             if let Some(pressed) = pressed
                 && shows_prompt(&self.seen)
             {
                 self.seen.clear();
-                return Ok(pressed.elapsed());
+                return Ok(Some(pressed.elapsed()));
             }
             self.seen.drain(..self.seen.len().saturating_sub(4096));
-            let due = Duration::from_secs_f64(count as f64 / bytes_per_s);
+            self.tell(count)?;
+            let due = Duration::from_secs_f64(count as f64 / network.bytes_per_s);
             std::thread::sleep(due.saturating_sub(turn.elapsed()));
         }
     }
@@ -132,16 +185,38 @@ impl Client {
         Ok(())
     }
 
-    fn type_in(&mut self, bytes: &'static [u8]) -> anyhow::Result<()> {
-        Ok(self.socket.send(Message::binary(bytes))?)
+    /// Types.
+    pub(crate) fn type_in(&mut self, bytes: &'static [u8]) -> anyhow::Result<()> {
+        Ok(self.socket.send(self.dialect.typed(bytes))?)
     }
 
     fn receive(&mut self) -> anyhow::Result<()> {
-        match self.socket.read().with_context(|| format!("after: {}", last_line(&self.seen)))? {
-            Message::Text(text) => self.seen.extend_from_slice(text.as_bytes()),
+        let message = self.socket.read().with_context(|| format!("after: {}", last_line(&self.seen)))?;
+        self.take(message)
+    }
+
+    fn take(&mut self, message: Message) -> anyhow::Result<()> {
+        let before = self.seen.len();
+        match message {
+            Message::Text(text) => {
+                if let Some(answer) = self.dialect.heard(&text, &mut self.seen) {
+                    self.socket.send(answer)?;
+                }
+            }
             Message::Binary(bytes) => self.seen.extend_from_slice(&bytes),
             Message::Close(frame) => bail!("closed: {frame:?}"),
             _ => {}
+        }
+        self.tell(self.seen.len() - before)
+    }
+
+    /// Tells the server that so much more was read, if it wants to know.
+    fn tell(&mut self, count: usize) -> anyhow::Result<()> {
+        let Some((every, receipts)) = self.dialect.receipts() else { return Ok(()) };
+        self.untold += count;
+        while self.untold >= every {
+            self.untold -= every;
+            receipts.into_iter().try_for_each(|receipt| self.socket.send(Message::text(receipt)))?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::{Address, Client};
-use crate::peers::{Container, Peers};
+use crate::peers::Peers;
 use crate::relay::Relay;
 use crate::report::{Report, Verdict};
 use crate::samples::Samples;
@@ -25,18 +25,16 @@ const TO_RELAY_MAX: f64 = 1.35;
 const TO_PODMAN_MAX: f64 = 1.0;
 
 /// A terminal that is typed at, and how long echoes took in microseconds.
-struct Line {
+pub(crate) struct Line {
     client: Client,
-    times: Samples,
+    /// What was measured.
+    pub(crate) times: Samples,
 }
 
 /// Measures in so many rounds of [`KEYS`] keys at each terminal.
 pub(crate) fn measure(server: &Server, peers: &Peers, rounds: usize, report: &mut Report) -> anyhow::Result<()> {
     let bare = Relay::start(&peers.bash)?;
-    let container: Result<Container<'_>, String> = match &peers.podman {
-        Ok(_) => peers.container().map_err(|error| format!("{error:#}")),
-        Err(reason) => Err(reason.clone()),
-    };
+    let container = peers.container();
     let podman = container.as_ref().ok().map(|container| Relay::start(&container.shell())).transpose()?;
     for (program, start) in [("cat", Some(&b"cat\r"[..])), ("bash", None)] {
         let mut ours = Line::open(&server.address, &format!("/ws/terminal/echo/?session={program}"), start)?;
@@ -60,11 +58,16 @@ impl Line {
         if let Some(start) = start {
             client.until_quiet(start)?;
         }
-        Ok(Self { client, times: Samples::default() })
+        Ok(Self::of(client))
+    }
+
+    /// The line that a client is at.
+    pub(crate) fn of(client: Client) -> Self {
+        Self { client, times: Samples::default() }
     }
 
     /// Types a line and takes it back; the first of all isn't counted.
-    fn type_at(&mut self, counted: bool) -> anyhow::Result<()> {
+    pub(crate) fn type_at(&mut self, counted: bool) -> anyhow::Result<()> {
         for _ in 0..KEYS {
             std::thread::sleep(GAP);
             let began = Instant::now();

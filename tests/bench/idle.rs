@@ -60,7 +60,7 @@ fn settled(server: &Server) -> anyhow::Result<f64> {
 }
 
 /// The sum of these fields of a file whose lines are `name: number kB`.
-fn sum_of(file: &str, wanted: &[&str]) -> anyhow::Result<f64> {
+pub(crate) fn sum_of(file: &str, wanted: &[&str]) -> anyhow::Result<f64> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
     let fields = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| wanted.contains(name));
     Ok(fields.filter_map(|(_, value)| value.split_whitespace().next()?.parse::<f64>().ok()).sum())

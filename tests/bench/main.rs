@@ -1,11 +1,14 @@
 //! `make bench`: every number that docs/performance.md promises, measured with its peers in the same run, and whether each
 //! promise is kept.
 //!
-//! [`server`] is what is measured, from outside, as its users meet it; [`peers`] and [`relay`] are what it is measured
-//! against; [`cells`], [`echo`], [`streams`], [`idle`] and [`leaks`] measure; [`report`] tells. It knows nothing of the inside.
+//! [`server`] is what is measured, from outside, as its users meet it; [`peers`], [`relay`] and [`terminals`] are what it is
+//! measured against; [`cells`], [`echo`], [`web`], [`streams`], [`idle`], [`leaks`], [`sessions`], [`stalled`] and [`crowd`]
+//! measure; [`report`] tells. It knows nothing of the inside.
 
 mod cells;
 mod client;
+mod crowd;
+mod dialect;
 mod echo;
 mod folder;
 mod idle;
@@ -15,8 +18,13 @@ mod relay;
 mod report;
 mod samples;
 mod server;
+mod sessions;
+mod signals;
+mod stalled;
 mod streams;
+mod terminals;
 mod tty;
+mod web;
 mod wire;
 
 use std::process::ExitCode;
@@ -28,10 +36,14 @@ use peers::Peers;
 use report::Report;
 use server::Server;
 
-const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [streams] [idle] [leaks]";
+const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [web] [streams] [idle] [leaks] [sessions] [stalled] [crowd]";
 
-/// The parts of a run, in their order: those that measure time come first, in a server that has done nothing else.
-const PARTS: [&str; 5] = ["cells", "echo", "streams", "idle", "leaks"];
+/// The parts that are measured in one server, in their order: those that measure time come first, in a server that has done
+/// nothing else.
+const TOGETHER: [&str; 6] = ["cells", "echo", "web", "streams", "idle", "leaks"];
+
+/// The parts that have servers of their own: their memory and their processor time are only what is measured.
+const APART: [&str; 3] = ["sessions", "stalled", "crowd"];
 
 /// What is asked for.
 #[derive(Debug)]
@@ -70,7 +82,7 @@ impl Options {
                 "--bench" => {}
                 "--quick" => options.quick = true,
                 "--write" => options.write = true,
-                part if PARTS.contains(&part) => options.parts.push(part.to_owned()),
+                part if TOGETHER.contains(&part) || APART.contains(&part) => options.parts.push(part.to_owned()),
                 other => bail!("{other}: {USAGE}"),
             }
         }
@@ -91,23 +103,16 @@ impl Options {
 fn bench(options: &Options) -> anyhow::Result<bool> {
     ensure!(rustix::process::geteuid().is_root(), "must be started by root, to make cells: try it with sudo");
     let folder = Folder::make()?;
-    eprintln!("==> importing the default image, and unpacking it for the peers");
-    let server = Server::start(&folder)?;
     let mut report = Report::default();
-    let peers = Peers::prepare(&folder)?;
-    for (name, peer) in peers.all() {
-        if let Err(reason) = peer {
-            eprintln!("    without {name}: {reason}");
-        }
+    if TOGETHER.into_iter().any(|part| options.asks_for(part)) {
+        together(&folder, options, &mut report)?;
     }
-    for part in PARTS.into_iter().filter(|part| options.asks_for(part)) {
+    for part in APART.into_iter().filter(|part| options.asks_for(part)) {
         eprintln!("==> measuring {part}");
         match part {
-            "cells" => cells::measure(&server, &peers, options.count(100), &mut report)?,
-            "echo" => echo::measure(&server, &peers, options.count(20), &mut report)?,
-            "streams" => streams::measure(&server, &peers, &folder, options.count(10), &mut report)?,
-            "idle" => idle::measure(&server, options.count(10), &mut report)?,
-            _ => leaks::measure(&server, options.count(1000), &mut report)?,
+            "sessions" => sessions::measure(&folder, options.count(5), &mut report)?,
+            "stalled" => stalled::measure(&Server::start(&folder)?, options.count(60), &mut report)?,
+            _ => crowd::measure(&Server::start(&folder)?, options.count(1000), options.count(20), &mut report)?,
         }
     }
     print!("{}", report.tables());
@@ -115,4 +120,28 @@ fn bench(options: &Options) -> anyhow::Result<bool> {
         report.write()?;
     }
     Ok(report.is_kept())
+}
+
+/// Measures what is measured in one server, and beside peers.
+fn together(folder: &Folder, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    eprintln!("==> importing the default image, and unpacking it for the peers");
+    let server = Server::start(folder)?;
+    let peers = Peers::prepare(folder)?;
+    for (name, peer) in peers.all() {
+        if let Err(reason) = peer {
+            eprintln!("    without {name}: {reason}");
+        }
+    }
+    for part in TOGETHER.into_iter().filter(|part| options.asks_for(part)) {
+        eprintln!("==> measuring {part}");
+        match part {
+            "cells" => cells::measure(&server, &peers, options.count(100), report)?,
+            "echo" => echo::measure(&server, &peers, options.count(20), report)?,
+            "web" => web::measure(&server, &peers, folder, options.count(20), report)?,
+            "streams" => streams::measure(&server, &peers, folder, options.count(10), report)?,
+            "idle" => idle::measure(&server, options.count(10), report)?,
+            _ => leaks::measure(&server, options.count(1000), report)?,
+        }
+    }
+    Ok(())
 }

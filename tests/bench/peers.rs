@@ -81,10 +81,11 @@ impl Peers {
     }
 
     /// Starts a container of podman's in the background, to execute shells in.
-    pub(crate) fn container(&self) -> anyhow::Result<Container<'_>> {
-        self.podman.as_ref().map_err(|reason| anyhow::anyhow!("{reason}"))?;
+    pub(crate) fn container(&self) -> Result<Container<'_>, String> {
+        self.podman.as_ref().map_err(String::clone)?;
         let program = self.podman_run(&["--detach", "--name", "bench"]).with(["sleep", "infinity"]);
-        succeeded(&run(&program)?)?;
+        let started = run(&program).and_then(|output| succeeded(&output));
+        started.map_err(|error| format!("{error:#}"))?;
         Ok(Container { peers: self })
     }
 
@@ -147,6 +148,11 @@ impl Container<'_> {
     /// A further shell in the container.
     pub(crate) fn shell(&self) -> Program {
         self.peers.podman_words(&["exec", "--interactive", "--tty", "bench"]).with(SHELL)
+    }
+
+    /// Copies a file into the container.
+    pub(crate) fn put(&self, file: &str, inside: &str) -> anyhow::Result<()> {
+        succeeded(&run(&self.peers.podman_words(&["cp", file, &format!("bench:{inside}")]))?)
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tokio_tungstenite::tungstenite::accept;
 
 use crate::client::Address;
+use crate::signals;
 use crate::tty::{Program, Tty};
 
 /// The argument that makes this program a relay; the program for its terminals follows.
@@ -40,7 +41,7 @@ impl Relay {
     pub(crate) fn start(program: &Program) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(WORD).args(&program.words).env_clear().envs(program.env.iter().map(|(key, value)| (key, value)));
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut process = signals::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().context("its output is piped")?).read_line(&mut line)?;
         let socket = line.trim().parse().with_context(|| format!("the relay says where it listens, not {line:?}"))?;

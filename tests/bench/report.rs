@@ -63,6 +63,11 @@ impl Report {
         }
     }
 
+    /// Adds what stands in a figure's place.
+    pub(crate) fn remark(&mut self, what: &str, remark: &str) {
+        self.figures.push(format!("| {what} | {remark} | | |"));
+    }
+
     /// Adds a promise.
     pub(crate) fn promise(&mut self, what: String, verdict: Verdict) {
         self.promises.push((what, verdict));

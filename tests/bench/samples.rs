@@ -7,6 +7,11 @@ use std::time::Duration;
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
+    /// One measurement, of what is an average already.
+    pub(crate) fn of(value: f64) -> Self {
+        Self(vec![value])
+    }
+
     /// Adds a measurement.
     pub(crate) fn add(&mut self, value: f64) {
         self.0.push(value);

@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use nix::sys::signal::{self, SigSet};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Address, Api};
 use crate::folder::{self, Folder};
+use crate::signals;
 use crate::tty::{DEADLINE, last_line};
 
 /// How often it is looked whether something has happened that nobody tells.
@@ -70,8 +70,9 @@ impl Server {
         ensure!(imported.status.success(), "import the image: {}", last_line(&imported.stderr));
         let log = at("log");
         let mut command = places.command(&["serve", "--listen", "127.0.0.1:0", "--create-projects"]);
-        let process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?).spawn()?;
-        end_on_signal(Pid::from_child(&process))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        let process = signals::spawn(&mut command)?;
+        signals::end_instead(Pid::from_child(&process))?;
         let socket = wait_for(|| {
             let text = std::fs::read_to_string(&log).ok()?;
             let (address, _) = text.split("serving on http://").nth(1)?.split_once('/')?;
@@ -103,9 +104,22 @@ impl Server {
         Api::connect(&self.address, "DELETE", &format!("/api/projects/{project}"))
     }
 
+    /// Pid of the server.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.id().cast_signed()
+    }
+
+    /// How long the server's process has worked so far (proc_pid_stat(5)).
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name in parentheses is the second field; utime and stime are the fourteenth and fifteenth.
+        let (_, behind) = text.rsplit_once(')').context("a process has a name")?;
+        Ok(ticks(behind.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()))
+    }
+
     /// Pids of the server, of the launcher, and of every cell's init.
     pub(crate) fn pids(&self) -> Vec<i32> {
-        let mut pids = vec![self.process.id().cast_signed(), self.launcher];
+        let mut pids = vec![self.pid(), self.launcher];
         pids.extend(children(self.launcher));
         pids
     }
@@ -126,7 +140,7 @@ impl Server {
 
     /// What can be seen of its cells now.
     pub(crate) fn traces(&self) -> anyhow::Result<Traces> {
-        let server = self.process.id().cast_signed();
+        let server = self.pid();
         let count = |file: String| anyhow::Ok(std::fs::read_to_string(file)?.lines().count());
         let descriptors = |pid: i32| anyhow::Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count());
         let groups: Vec<PathBuf> = self.groups().flat_map(|group| subfolders(&group)).collect();
@@ -202,23 +216,13 @@ fn children(pid: i32) -> Vec<i32> {
     lists.flat_map(|list| numbers(&list)).collect()
 }
 
-fn numbers(text: &str) -> Vec<i32> {
-    text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+/// What the kernel tells times in: hundredths of a second on every processor that this runs on.
+pub(crate) fn ticks(count: u64) -> Duration {
+    Duration::from_millis(10 * count)
 }
 
-/// Whoever interrupts this program ends the server instead: the measurement fails then, and what it has made is removed.
-/// Before any other thread exists, so that none gets the signal.
-fn end_on_signal(server: Pid) -> anyhow::Result<()> {
-    let signals: SigSet = [signal::SIGINT, signal::SIGTERM].into_iter().collect();
-    signals.thread_block()?;
-    std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            eprintln!("==> interrupted: cleaning up");
-            // If it is gone, that is what was wanted.
-            let _ = kill_process(server, Signal::TERM);
-        }
-    });
-    Ok(())
+fn numbers(text: &str) -> Vec<i32> {
+    text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
 /// Every folder that a hierarchy may be mounted at, version 2 also at the root: opened, since this program will hide one

@@ -5,13 +5,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::client::{Address, Client};
+use anyhow::Context;
+
+use crate::client::{Address, Client, Network};
 use crate::folder::Folder;
 use crate::peers::Peers;
 use crate::relay::Relay;
 use crate::report::{Report, Verdict};
 use crate::samples::Samples;
 use crate::server::Server;
+use crate::tty::DEADLINE;
 use crate::wire::Wire;
 
 /// What is sent through: lines of base64, as long as a terminal is wide.
@@ -20,10 +23,10 @@ const LINE_BYTES: usize = 76;
 
 /// What a browser's terminal takes, in bytes a second, and how it takes them.
 const SLOW_BYTES_PER_S: f64 = 2e6;
-const SLOW_PIECE_BYTES: usize = 16 * 1024;
+pub(crate) const SLOW: Network = Network { bytes_per_s: SLOW_BYTES_PER_S, piece_bytes: 16 * 1024 };
 
 /// How long a flood goes on before ^C, and beside a neighbour.
-const FLOOD: Duration = Duration::from_secs(2);
+pub(crate) const FLOOD: Duration = Duration::from_secs(2);
 
 /// Lines that a returning client gets back.
 const HISTORY_LINES: usize = 10_000;
@@ -90,7 +93,7 @@ fn interrupt(server: &Server, rounds: usize, report: &mut Report) -> anyhow::Res
     for _ in 0..rounds.min(5) {
         let mut client = Client::connect(&server.address, "/ws/terminal/streams/?session=network&frames=binary")?;
         client.until_prompt()?;
-        network.add_time(client.interrupt(FLOOD, SLOW_BYTES_PER_S, SLOW_PIECE_BYTES)?);
+        network.add_time(client.interrupt(FLOOD, SLOW, DEADLINE)?.context("^C never shows")?);
         client.until_closed(b"exit\r")?;
         let mut wire = Wire::connect(&server.address, "streams")?;
         wire.attach("browser")?;
@@ -152,7 +155,7 @@ fn type_line(client: &mut Client, times: &mut Samples) -> anyhow::Result<()> {
 fn flood(address: &Address, stop: &AtomicBool) -> anyhow::Result<()> {
     let mut client = Client::connect(address, "/ws/terminal/streams/?session=flood&frames=binary")?;
     client.until_prompt()?;
-    client.read_while(b"yes\r", || !stop.load(Ordering::Relaxed))?;
+    client.read_while(b"yes\r", |_| !stop.load(Ordering::Relaxed))?;
     client.until_closed(b"\x03exit\r")
 }
 
@@ -177,7 +180,8 @@ fn back(server: &Server, rounds: usize, report: &mut Report) -> anyhow::Result<(
     Ok(())
 }
 
-fn text(bytes: usize) -> Vec<u8> {
+/// So many bytes of lines, at most.
+pub(crate) fn text(bytes: usize) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut state = 1_u64;
     let mut digit = || {
@@ -188,7 +192,7 @@ fn text(bytes: usize) -> Vec<u8> {
     (0..bytes / (LINE_BYTES + 1)).flat_map(line).collect()
 }
 
-fn write(path: &Path, text: &[u8]) -> anyhow::Result<()> {
-    use anyhow::Context;
+/// Writes a file.
+pub(crate) fn write(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

@@ -14,7 +14,6 @@ use crate::tty::{DEADLINE, is_prompt, last_line, shows_prompt};
 /// How often a terminal says what it has parsed, in bytes.
 const ACK_BYTES: u64 = 16 * 1024;
 
-const CHANNEL: [u8; 2] = [1, 0];
 const INPUT: u8 = 1;
 const ACK: u8 = 3;
 const OUTPUT: u8 = 0x81;
@@ -24,9 +23,11 @@ const PICTURE: u8 = 0x82;
 const OUTPUT_HEAD_BYTES: usize = 11;
 const PICTURE_HEAD_BYTES: usize = 3;
 
-/// One session on a WebSocket.
+/// A WebSocket with sessions on it, of which the one attached last is typed at and read.
 pub(crate) struct Wire {
     socket: WebSocket<TcpStream>,
+    /// Of that session.
+    channel: u16,
     typed: u64,
     acknowledged: u64,
 }
@@ -45,15 +46,19 @@ impl Wire {
         request.headers_mut().insert("authorization", format!("Bearer {}", address.token).parse()?);
         request.headers_mut().insert("sec-websocket-protocol", "cloister.v1".parse()?);
         let (socket, _) = client(request, stream).map_err(|error| anyhow::anyhow!("{error}"))?;
-        Ok(Self { socket, typed: 0, acknowledged: 0 })
+        Ok(Self { socket, channel: 0, typed: 0, acknowledged: 0 })
     }
 
+    /// Asks for a session, beside those that it has.
     pub(crate) fn attach(&mut self, session: &str) -> anyhow::Result<()> {
+        self.channel += 1;
+        (self.typed, self.acknowledged) = (0, 0);
         let mut client = [0; 8];
         rustix::rand::getrandom(&mut client, rustix::rand::GetRandomFlags::empty())?;
         let client = u64::from_le_bytes(client);
+        let channel = self.channel;
         let attach = format!(
-            r#"{{"type":"attach","channel":1,"session":"{session}","client":"{client:016x}","cols":80,"rows":24}}"#
+            r#"{{"type":"attach","channel":{channel},"session":"{session}","client":"{client:016x}","cols":80,"rows":24}}"#
         );
         self.socket.send(Message::text(attach))?;
         Ok(())
@@ -61,7 +66,7 @@ impl Wire {
 
     /// Types.
     pub(crate) fn type_in(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        let frame = [&[INPUT], &CHANNEL[..], &self.typed.to_le_bytes(), bytes].concat();
+        let frame = [&[INPUT], &self.channel.to_le_bytes()[..], &self.typed.to_le_bytes(), bytes].concat();
         self.typed += bytes.len() as u64;
         Ok(self.socket.send(Message::binary(frame))?)
     }
@@ -146,7 +151,8 @@ impl Wire {
             return Ok(());
         };
         self.acknowledged = end;
-        Ok(self.socket.send(Message::binary([&[ACK], &CHANNEL[..], &end.to_le_bytes()].concat()))?)
+        let frame = [&[ACK], &self.channel.to_le_bytes()[..], &end.to_le_bytes()].concat();
+        Ok(self.socket.send(Message::binary(frame))?)
     }
 
     fn heard(&mut self) -> anyhow::Result<Heard> {
