@@ -92,6 +92,7 @@ impl Init {
 
     /// Waits for something to happen, and does what follows from it.
     fn turn(&mut self) {
+        self.sessions.iter_mut().for_each(Session::wake_up);
         let ready = self.wait();
         // Terminals first: a keystroke's echo is what somebody waits for.
         for (source, events) in ready {
@@ -104,6 +105,7 @@ impl Init {
                 Source::Connection(connection) => self.converse(connection),
             }
         }
+        self.let_typists_go_first();
         self.report_growth();
         self.report_kills();
         self.finish_sessions();
@@ -288,6 +290,21 @@ impl Init {
             };
             if let Some(session) = self.sessions.iter_mut().find(|session| session.leader() == pid) {
                 session.leader_ended(exit, &mut self.scratch);
+            }
+        }
+    }
+
+    /// Makes a session that floods rest while another one is typed in: else each key waits at every step of its way for a
+    /// processor that the flood has.
+    fn let_typists_go_first(&mut self) {
+        for index in 0..self.sessions.len() {
+            if !self.sessions[index].is_bulky() {
+                continue;
+            }
+            let now = Instant::now();
+            let mut others = self.sessions.iter().enumerate().filter(|(other, _)| *other != index);
+            if others.any(|(_, other)| other.is_typed_in(now)) {
+                self.sessions[index].rest(now);
             }
         }
     }

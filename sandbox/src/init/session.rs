@@ -45,6 +45,16 @@ const FLUSHED: u8 = 2;
 /// A read of fewer bytes is the echo of a keystroke, behind which nothing comes: asking for more would only cost time.
 const ECHO_BYTES: usize = 64;
 
+/// Output of one turn that nobody reads as it comes, in bytes: more than an echo or a prompt.
+const BULK_BYTES: u64 = 1024;
+
+/// How long after somebody typed in a session the output of others waits for it.
+const TYPING: Duration = Duration::from_millis(200);
+
+/// How fast that output comes meanwhile, in bytes a second: a dozen screens. Its program waits most of the time then, and so
+/// do the kernel's terminal layer, the server and the client.
+const BESIDE_TYPING_BYTES_PER_S: u64 = 1 << 20;
+
 /// Room for whatever is read in one go, from a terminal or from a client: one for all, so that a keystroke doesn't begin
 /// with clearing it.
 pub(super) const SCRATCH_BYTES: usize = READ_BYTES_MAX;
@@ -72,6 +82,10 @@ pub(super) struct Session {
     /// No more output can come.
     drained: bool,
     kill_at: Option<Instant>,
+    /// Output of the last turn, in bytes, as long as it hasn't rested from it.
+    read: u64,
+    rest_until: Option<Instant>,
+    typed_at: Option<Instant>,
 }
 
 /// A terminal's master side.
@@ -157,6 +171,9 @@ impl Session {
             exit: None,
             drained: false,
             kill_at: None,
+            read: 0,
+            rest_until: None,
+            typed_at: None,
         })
     }
 
@@ -250,7 +267,7 @@ impl Session {
     /// The terminal, and what to wait for at it, if anything.
     pub(super) fn terminal_interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut interest = PollFlags::empty();
-        interest.set(PollFlags::IN, !self.drained && self.room() > 0);
+        interest.set(PollFlags::IN, !self.drained && self.rest_until.is_none() && self.room() > 0);
         // ^C is news also where there is no room for output.
         interest.set(PollFlags::PRI, !self.drained);
         interest.set(PollFlags::OUT, !self.input.is_empty());
@@ -260,7 +277,28 @@ impl Session {
 
     /// When something is to be done even if nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.kill_at
+        self.kill_at.into_iter().chain(self.rest_until).min()
+    }
+
+    /// Whether somebody has just typed in it.
+    pub(super) fn is_typed_in(&self, now: Instant) -> bool {
+        self.typed_at.is_some_and(|at| now < at + TYPING)
+    }
+
+    /// Whether it has read much output and hasn't rested since.
+    pub(super) fn is_bulky(&self) -> bool {
+        self.read >= BULK_BYTES
+    }
+
+    /// Reads no output for as long as what it read takes at the pace that leaves room for typing.
+    pub(super) fn rest(&mut self, now: Instant) {
+        let read = std::mem::take(&mut self.read);
+        self.rest_until = Some(now + Duration::from_micros(read * 1_000_000 / BESIDE_TYPING_BYTES_PER_S));
+    }
+
+    /// Goes on if it has rested.
+    pub(super) fn wake_up(&mut self) {
+        self.rest_until.take_if(|until| *until <= Instant::now());
     }
 
     /// The terminal can be read or written.
@@ -295,6 +333,7 @@ impl Session {
         match ToCell::decode(packet) {
             Ok(ToCell::Input { client: typist, seq, bytes }) => {
                 let Some(known) = self.arrived(typist, seq, bytes.len()) else { return false };
+                self.typed_at = Some(Instant::now());
                 let client = &mut self.clients[index];
                 client.received += bytes.len() as u64;
                 client.taken += known as u64;
@@ -392,6 +431,7 @@ impl Session {
             }
         }
         // Once for all reads: under a flood a client that is woken for each is on our processor, or wakes another, for each.
+        self.read = self.log.head() - before;
         if self.log.head() > before {
             self.clients.iter_mut().for_each(Client::wake_for_output);
         }
