@@ -145,7 +145,8 @@ impl Socket {
     async fn drain(&mut self) {
         let stream = self.stream.get_mut();
         let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
-        let mut unread = [0; 4096];
+        // Not on the stack: a task is as large as the most that it ever waits with, for all of its life.
+        let mut unread = vec![0; 4096];
         while stream.read(&mut unread).await.is_ok_and(|length| length > 0) {}
     }
 }
