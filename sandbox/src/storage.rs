@@ -115,8 +115,12 @@ pub(crate) fn throw_away(parent: &OwnedFd, name: &str, trash: &OwnedFd) -> io::R
     }
 }
 
-/// Empties a trash. Two sweepers at once take it from each other's hands; what can't be removed keeps nothing else.
+/// Empties a trash, one sweeper after the other: two at once would move folders out of each other's hands, and both fail.
+/// What can't be removed keeps nothing else.
 pub(crate) fn empty(trash: &OwnedFd) -> io::Result<()> {
+    // A descriptor that was inherited would share its lock with whoever has it too.
+    let trash = &listing(trash, ".")?;
+    flock(trash, FlockOperation::LockExclusive)?;
     let mut outcome = Ok(());
     for entry in Dir::read_from(trash)? {
         let entry = entry?;
@@ -312,15 +316,16 @@ mod tests {
             for _ in 0..200 {
                 if let Some(storage) = Storage::lock(&cells, &project).unwrap() {
                     storage.layers(0).unwrap();
+                    std::fs::create_dir_all(base.path().join("demo/upper/a/b/c")).unwrap();
                     std::thread::yield_now();
                     assert!(storage.is_used().unwrap() && storage.is_in(&cells, &project).unwrap());
                     storage.discard(&cells, &project, &trash).unwrap();
                 }
-                // Another may take the same from the trash.
-                let _ = empty(&trash);
+                empty(&trash).unwrap();
             }
         };
         std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(launcher))));
         assert!(!base.path().join("demo").exists());
+        assert_eq!(std::fs::read_dir(base.path().join("trash")).unwrap().count(), 0);
     }
 }

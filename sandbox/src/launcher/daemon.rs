@@ -72,11 +72,11 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         if asked {
             let message = packet::receive_json::<Request>(&socket, MESSAGE_BYTES_MAX);
             let reply = match message {
-                Ok(None) => return Ok(()),
+                Ok(None) => break,
                 Ok(Some((request, descriptors))) => {
                     handle(&mut workshop, unpack, request, descriptors).unwrap_or_else(failed)
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
                 Err(error) => failed(Failure::new("read a request", error)),
             };
             answer(&socket, &reply)?;
@@ -87,6 +87,11 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
             workshop.namespaces.hand_over();
         }
     }
+    // What was thrown away while a sweeper was at work is the next one's, and there is no next launcher to count on.
+    if workshop.trashed {
+        start_sweeper(&workshop.folders)?;
+    }
+    Ok(())
 }
 
 /// The connection, moved away from standard input: forks keep the standard three, and shall not keep this.
