@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::event::epoll::EventFlags;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{Mode, OFlags, openat};
 
 /// How long after the kernel said something the counter is read: version 1 says it before it kills, and of many kills at once
@@ -48,10 +49,10 @@ impl OomWatch {
     }
 
     /// What to wait for, and on what.
-    pub(crate) fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
+    pub(crate) fn interest(&self) -> (BorrowedFd<'_>, EventFlags) {
         match &self.bell {
-            Some(bell) => (bell.as_fd(), PollFlags::IN),
-            None => (self.counter.as_fd(), PollFlags::PRI),
+            Some(bell) => (bell.as_fd(), EventFlags::IN),
+            None => (self.counter.as_fd(), EventFlags::PRI),
         }
     }
 

@@ -1,17 +1,18 @@
 //! The cell's init, pid 1 of its namespaces: opens terminals, starts their programs, moves bytes, reaps.
 //!
-//! One thread, one `poll`, no privilege that its shells don't have. It trusts the server no more than the server trusts it:
+//! One thread, one epoll, no privilege that its shells don't have. It trusts the server no more than the server trusts it:
 //! every count and buffer is bounded, and who breaks the protocol is cut off. It knows no host path and no other project.
 
 mod program;
 mod session;
+mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::epoll::EventFlags;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{WaitOptions, wait};
 
@@ -20,6 +21,7 @@ use crate::oom::OomWatch;
 use crate::packet;
 use crate::spec::CellSpec;
 use session::{SCRATCH_BYTES, Session};
+use watch::{Source, Watch, free_number};
 
 /// Most control connections: one server, the next one during a restart, and a few commands.
 const CONNECTIONS_MAX: usize = 16;
@@ -38,17 +40,7 @@ pub(crate) struct Birth {
 
 /// Runs until the cell is to stop. When it returns, its process must end, and with it every process of the cell.
 pub(crate) fn run(birth: Birth) {
-    if let Ok(signals) = watch_children() {
-        let mut init = Init {
-            spec: birth.spec,
-            listener: birth.listener,
-            oom: birth.oom,
-            signals,
-            connections: Vec::new(),
-            sessions: Vec::new(),
-            scratch: vec![0; SCRATCH_BYTES],
-            stop_at: None,
-        };
+    if let Ok(mut init) = Init::new(birth) {
         let _ = rustix::thread::set_name(c"cell-init");
         while !init.over() {
             init.turn();
@@ -57,8 +49,11 @@ pub(crate) fn run(birth: Birth) {
 }
 
 struct Init {
+    watch: Watch,
     spec: CellSpec,
     listener: OwnedFd,
+    /// What the listener is watched for.
+    listened: EventFlags,
     oom: Option<OomWatch>,
     signals: SignalFd,
     connections: Vec<Connection>,
@@ -70,22 +65,25 @@ struct Init {
 
 /// A control connection; one that isn't open any more is dropped at the end of the turn.
 struct Connection {
+    /// Its number among those that are there, for [`Source`].
+    number: u8,
     socket: OwnedFd,
     open: bool,
 }
 
-/// What a descriptor in the poll set belongs to.
-#[derive(Clone, Copy)]
-enum Source {
-    Child,
-    Listener,
-    Oom,
-    Connection(usize),
-    Terminal(usize),
-    Client(usize, usize),
-}
-
 impl Init {
+    fn new(birth: Birth) -> std::io::Result<Self> {
+        let Birth { spec, listener, oom } = birth;
+        let (watch, signals) = (Watch::new()?, watch_children()?);
+        watch.add(&signals, Source::Child, EventFlags::IN)?;
+        if let Some((ear, events)) = oom.as_ref().map(OomWatch::interest) {
+            watch.add(ear, Source::OutOfMemory, events)?;
+        }
+        let scratch = vec![0; SCRATCH_BYTES];
+        let (connections, sessions, listened) = (Vec::new(), Vec::new(), EventFlags::empty());
+        Ok(Self { watch, spec, listener, listened, oom, signals, connections, sessions, scratch, stop_at: None })
+    }
+
     fn over(&self) -> bool {
         self.stop_at.is_some_and(|at| self.sessions.is_empty() || Instant::now() >= at)
     }
@@ -93,16 +91,24 @@ impl Init {
     /// Waits for something to happen, and does what follows from it.
     fn turn(&mut self) {
         self.sessions.iter_mut().for_each(Session::wake_up);
-        let ready = self.wait();
-        // Terminals first: a keystroke's echo is what somebody waits for.
-        for (source, events) in ready {
+        self.watch_anew();
+        let left = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        for (source, events) in self.watch.wait(left) {
             match source {
-                Source::Terminal(session) => self.sessions[session].terminal_ready(events, &mut self.scratch),
-                Source::Client(session, client) => self.sessions[session].client_ready(client, &mut self.scratch),
+                Source::Terminal(number) => {
+                    if let Some(session) = self.sessions.iter_mut().find(|session| session.number() == number) {
+                        session.terminal_ready(events, &mut self.scratch);
+                    }
+                }
+                Source::Client(number, client) => {
+                    if let Some(session) = self.sessions.iter_mut().find(|session| session.number() == number) {
+                        session.client_ready(client, &mut self.scratch);
+                    }
+                }
                 Source::Child => self.reap(),
                 Source::Listener => self.accept(),
-                Source::Oom => self.oom.iter_mut().for_each(OomWatch::heard),
-                Source::Connection(connection) => self.converse(connection),
+                Source::OutOfMemory => self.oom.iter_mut().for_each(OomWatch::heard),
+                Source::Connection(number) => self.converse(number),
             }
         }
         self.let_typists_go_first();
@@ -112,39 +118,16 @@ impl Init {
         self.connections.retain(|connection| connection.open);
     }
 
-    /// The sources that are ready, in the order in which they are served.
-    fn wait(&self) -> Vec<(Source, PollFlags)> {
-        let mut watched = Vec::with_capacity(3 + self.connections.len() + 3 * self.sessions.len());
-        for (index, session) in self.sessions.iter().enumerate() {
-            if let Some((terminal, events)) = session.terminal_interest() {
-                watched.push((Source::Terminal(index), PollFd::from_borrowed_fd(terminal, events)));
-            }
-            for (client, socket) in session.clients().enumerate() {
-                watched.push((Source::Client(index, client), PollFd::from_borrowed_fd(socket, PollFlags::IN)));
-            }
+    /// Has everything watched for what matters now; where that fails it is tried again in the next turn.
+    fn watch_anew(&mut self) {
+        let mut events = EventFlags::empty();
+        events.set(EventFlags::IN, self.connections.len() < CONNECTIONS_MAX);
+        if self.watch.change(&self.listener, Source::Listener, self.listened, events).is_ok() {
+            self.listened = events;
         }
-        watched.push((Source::Child, PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)));
-        if let Some((ear, events)) = self.oom.as_ref().map(OomWatch::interest) {
-            watched.push((Source::Oom, PollFd::from_borrowed_fd(ear, events)));
+        for session in &mut self.sessions {
+            let _ = session.watch(&self.watch);
         }
-        if self.connections.len() < CONNECTIONS_MAX {
-            watched.push((Source::Listener, PollFd::new(&self.listener, PollFlags::IN)));
-        }
-        for (index, connection) in self.connections.iter().enumerate() {
-            watched.push((Source::Connection(index), PollFd::new(&connection.socket, PollFlags::IN)));
-        }
-        let timeout = self.next_deadline().map(|at| {
-            let left = at.saturating_duration_since(Instant::now());
-            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
-        });
-        let (sources, mut polled): (Vec<_>, Vec<_>) = watched.into_iter().unzip();
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) => {}
-            // An interrupted or failed poll finds nothing; the next turn asks again.
-            Err(_) => return Vec::new(),
-        }
-        let events = polled.iter().map(PollFd::revents);
-        sources.into_iter().zip(events).filter(|(_, events)| !events.is_empty()).collect()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -159,7 +142,9 @@ impl Init {
             project: self.spec.project.clone(),
             sessions: self.sessions.iter().map(|session| session.name().clone()).collect(),
         };
-        let mut connection = Connection { socket, open: true };
+        let number = free_number(self.connections.iter().map(|connection| connection.number));
+        let open = self.watch.add(&socket, Source::Connection(number), EventFlags::IN).is_ok();
+        let mut connection = Connection { number, socket, open };
         connection.send(&hello, &[]);
         for session in self.sessions.iter().filter(|session| !session.label().is_none()) {
             connection.send(&labelled(session), &[]);
@@ -168,7 +153,9 @@ impl Init {
     }
 
     /// Serves one request of a connection; whoever sends none or a wrong one is hung up on.
-    fn converse(&mut self, connection: usize) {
+    fn converse(&mut self, number: u8) {
+        let asks = |connection: &Connection| connection.number == number;
+        let Some(connection) = self.connections.iter().position(asks) else { return };
         let from = &mut self.connections[connection];
         let (request, mut descriptors) = match packet::receive_json::<Request>(&from.socket, CONTROL_BYTES_MAX) {
             Ok(Some(request)) => request,
@@ -244,7 +231,7 @@ impl Init {
     /// Attaches a client and tells it so.
     fn attach(&mut self, connection: usize, index: usize, started: bool, client: u64) -> Result<(), String> {
         let session = &mut self.sessions[index];
-        let socket = session.attach()?;
+        let socket = session.attach(&self.watch)?;
         let (size, life, typed) = (session.size(), session.life(), session.typed(client));
         let reply = Reply::Attached { session: session.name().clone(), started, size, life, typed };
         self.connections[connection].send(&reply, &[session.log().as_fd(), socket.as_fd()]);
@@ -275,7 +262,10 @@ impl Init {
         if self.sessions.len() >= SESSIONS_MAX {
             return Err(format!("the cell has {SESSIONS_MAX} sessions already: close one"));
         }
-        self.sessions.push(Session::start(name, size, &self.spec, command)?);
+        let number = free_number(self.sessions.iter().map(Session::number));
+        let mut session = Session::start(number, name, size, &self.spec, command)?;
+        session.watch(&self.watch).map_err(|error| format!("its terminal can't be watched: {error}"))?;
+        self.sessions.push(session);
         Ok(())
     }
 

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use portable_pty::{MasterPty, PtySize, native_pty_system};
-use rustix::event::PollFlags;
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::program::Program;
+use super::watch::{Source, Watch};
 use crate::control::{
     Exit, FRAME_BYTES_MAX, FromCell, INPUT_WINDOW_BYTES, Label, Life, SessionName, Size, ToCell, WAKES_MAX,
 };
@@ -64,6 +65,8 @@ const _: () = assert!(SCRATCH_BYTES > FRAME_BYTES_MAX, "a frame that is too long
 const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Session {
+    /// Its number among the sessions that run, for [`Source`].
+    number: u8,
     name: SessionName,
     label: Label,
     life: Life,
@@ -71,7 +74,7 @@ pub(super) struct Session {
     terminal: Option<Terminal>,
     log: LogWriter,
     clients: Vec<Client>,
-    client_ids: u64,
+    client_numbers: u32,
     input: VecDeque<Input>,
     /// Who typed last is last.
     typists: VecDeque<Typist>,
@@ -94,11 +97,14 @@ struct Terminal {
     master: Box<dyn MasterPty + Send>,
     /// The same, non-blocking, for bytes.
     bytes: OwnedFd,
+    /// What it is watched for.
+    watched: EventFlags,
 }
 
 /// A data socket.
 struct Client {
-    id: u64,
+    /// In the order of their coming; nobody attaches four milliards of times.
+    number: u32,
     socket: OwnedFd,
     /// How often it was woken, and how often it may be.
     wakes: u64,
@@ -128,14 +134,21 @@ struct Kept {
 
 /// Input that the terminal hasn't taken yet.
 struct Input {
-    client: u64,
+    /// Number of the client.
+    client: u32,
     bytes: Vec<u8>,
     written: usize,
 }
 
 impl Session {
     /// Opens a terminal and starts its program.
-    pub(super) fn start(name: SessionName, size: Size, spec: &CellSpec, command: &[String]) -> Result<Self, String> {
+    pub(super) fn start(
+        number: u8,
+        name: SessionName,
+        size: Size,
+        spec: &CellSpec,
+        command: &[String],
+    ) -> Result<Self, String> {
         let program = Program::new(spec, command)?;
         let mut log = LogWriter::create(spec.log_bytes).map_err(|error| format!("the log can't be made: {error}"))?;
         log.mark(Event::Resized(size));
@@ -151,18 +164,19 @@ impl Session {
             let leader = child.process_id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             Ok((pair.master, leader.ok_or("the program has no pid")?))
         })?;
-        let number = master.as_raw_fd().ok_or("the terminal has no descriptor")?;
-        let bytes = sys::duplicate(number).map_err(|error| error.to_string())?;
+        let descriptor = master.as_raw_fd().ok_or("the terminal has no descriptor")?;
+        let bytes = sys::duplicate(descriptor).map_err(|error| error.to_string())?;
         rustix::io::ioctl_fionbio(&bytes, true).map_err(|error| error.to_string())?;
         sys::packet_mode(&bytes).map_err(|error| error.to_string())?;
         Ok(Self {
+            number,
             name,
             label: Label::default(),
             life: Life(u64::from_le_bytes(life)),
-            terminal: Some(Terminal { master, bytes }),
+            terminal: Some(Terminal { master, bytes, watched: EventFlags::empty() }),
             log,
             clients: Vec::new(),
-            client_ids: 0,
+            client_numbers: 0,
             input: VecDeque::new(),
             typists: VecDeque::new(),
             kept: None,
@@ -175,6 +189,10 @@ impl Session {
             rest_until: None,
             typed_at: None,
         })
+    }
+
+    pub(super) fn number(&self) -> u8 {
+        self.number
     }
 
     pub(super) fn name(&self) -> &SessionName {
@@ -212,15 +230,18 @@ impl Session {
     }
 
     /// Adds a client; gives its end of the data socket.
-    pub(super) fn attach(&mut self) -> Result<OwnedFd, String> {
+    pub(super) fn attach(&mut self, watch: &Watch) -> Result<OwnedFd, String> {
         if self.clients.len() >= CLIENTS_MAX {
             return Err(format!("the session has {CLIENTS_MAX} clients already"));
         }
         let (socket, theirs) = packet::pair().map_err(|error| error.to_string())?;
         rustix::io::ioctl_fionbio(&socket, true).map_err(|error| error.to_string())?;
-        self.client_ids += 1;
+        let number = self.client_numbers;
+        let watched = watch.add(&socket, Source::Client(self.number, number), EventFlags::IN);
+        watched.map_err(|error| format!("its data socket can't be watched: {error}"))?;
+        self.client_numbers = number.wrapping_add(1);
         self.clients.push(Client {
-            id: self.client_ids,
+            number,
             socket,
             wakes: 0,
             wakes_upto: 0,
@@ -260,19 +281,18 @@ impl Session {
         self.kept.as_mut().is_some_and(|kept| kept.until.take_if(|until| *until <= head).is_some())
     }
 
-    pub(super) fn clients(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.clients.iter().map(|client| client.socket.as_fd())
-    }
-
-    /// The terminal, and what to wait for at it, if anything.
-    pub(super) fn terminal_interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let mut interest = PollFlags::empty();
-        interest.set(PollFlags::IN, !self.drained && self.rest_until.is_none() && self.room() > 0);
+    /// Has its terminal watched for what matters now.
+    pub(super) fn watch(&mut self, watch: &Watch) -> rustix::io::Result<()> {
+        let mut events = EventFlags::empty();
+        events.set(EventFlags::IN, !self.drained && self.rest_until.is_none() && self.room() > 0);
         // ^C is news also where there is no room for output.
-        interest.set(PollFlags::PRI, !self.drained);
-        interest.set(PollFlags::OUT, !self.input.is_empty());
-        let terminal = self.terminal.as_ref().filter(|_| !interest.is_empty())?;
-        Some((terminal.bytes.as_fd(), interest))
+        events.set(EventFlags::PRI, !self.drained);
+        events.set(EventFlags::OUT, !self.input.is_empty());
+        if let Some(terminal) = &mut self.terminal {
+            watch.change(&terminal.bytes, Source::Terminal(self.number), terminal.watched, events)?;
+            terminal.watched = events;
+        }
+        Ok(())
     }
 
     /// When something is to be done even if nothing happens.
@@ -302,24 +322,24 @@ impl Session {
     }
 
     /// The terminal can be read or written.
-    pub(super) fn terminal_ready(&mut self, events: PollFlags, scratch: &mut [u8]) {
-        if events.contains(PollFlags::HUP) {
+    pub(super) fn terminal_ready(&mut self, events: EventFlags, scratch: &mut [u8]) {
+        if events.contains(EventFlags::HUP) {
             // Nobody has it open any more. The kernel says so whatever is asked, and with nothing to ask nobody asks.
             self.drop_input();
         }
-        if events.contains(PollFlags::OUT) {
+        if events.contains(EventFlags::OUT) {
             self.write_input();
         }
-        if events.intersects(PollFlags::IN | PollFlags::PRI | PollFlags::HUP | PollFlags::ERR) {
+        if events.intersects(EventFlags::IN | EventFlags::PRI | EventFlags::HUP | EventFlags::ERR) {
             self.read_output(scratch);
         }
     }
 
     /// A client has sent something, or is gone. One that breaks the protocol is cut off. One frame a turn: a flood of input
     /// delays no other terminal, and a keystroke isn't followed by the question whether there is another.
-    pub(super) fn client_ready(&mut self, index: usize, scratch: &mut [u8]) {
-        // An earlier client of this turn may have left and moved the others.
-        let Some(client) = self.clients.get(index) else { return };
+    pub(super) fn client_ready(&mut self, number: u32, scratch: &mut [u8]) {
+        let Some(index) = self.clients.iter().position(|client| client.number == number) else { return };
+        let client = &self.clients[index];
         match packet::receive(&client.socket, scratch) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Ok((length, _)) if length > 0 && self.frame(index, &scratch[..length]) => {}
@@ -340,7 +360,7 @@ impl Session {
                 if client.received - client.taken > INPUT_WINDOW_BYTES {
                     return false;
                 }
-                self.input.push_back(Input { client: client.id, bytes: bytes[known..].to_vec(), written: 0 });
+                self.input.push_back(Input { client: client.number, bytes: bytes[known..].to_vec(), written: 0 });
                 self.write_input();
             }
             Ok(ToCell::Resize(size)) => {
@@ -446,7 +466,7 @@ impl Session {
                     if done {
                         self.input.pop_front();
                     }
-                    if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
+                    if let Some(client) = self.clients.iter_mut().find(|one| one.number == client) {
                         client.taken += count as u64;
                     }
                 }
@@ -468,7 +488,7 @@ impl Session {
     /// Forgets what nobody will read; for the clients it is taken.
     fn drop_input(&mut self) {
         for input in std::mem::take(&mut self.input) {
-            if let Some(client) = self.clients.iter_mut().find(|one| one.id == input.client) {
+            if let Some(client) = self.clients.iter_mut().find(|one| one.number == input.client) {
                 client.taken += (input.bytes.len() - input.written) as u64;
             }
         }
