@@ -122,9 +122,9 @@ impl Wire {
                 pressed = Some(now);
                 self.type_in(b"\x03")?;
             }
-            // The terminal takes the next piece once it is done with the one before.
+            // The terminal takes the next piece once it is done with the one before, however late we look.
             while let Some((bytes, end)) = (now >= free_at).then(|| queue.pop_front()).flatten() {
-                free_at = now.max(free_at) + Duration::from_secs_f64(bytes.len() as f64 / bytes_per_s);
+                free_at += Duration::from_secs_f64(bytes.len() as f64 / bytes_per_s);
                 tail.extend_from_slice(&bytes);
                 tail.drain(..tail.len().saturating_sub(4096));
                 self.parsed(end)?;
@@ -136,7 +136,12 @@ impl Wire {
             }
             self.socket.get_ref().set_read_timeout(Some(Duration::from_millis(1)))?;
             match self.heard() {
-                Ok(Heard::Bytes(bytes, end)) => queue.push_back((bytes, end)),
+                Ok(Heard::Bytes(bytes, end)) => {
+                    if queue.is_empty() {
+                        free_at = free_at.max(Instant::now());
+                    }
+                    queue.push_back((bytes, end));
+                }
                 Ok(Heard::Told(_)) => {}
                 Err(error) if error.is::<TimedOut>() => {}
                 Err(error) => return Err(error),
