@@ -49,8 +49,8 @@ const ECHO_BYTES: usize = 64;
 /// Output of one turn that nobody reads as it comes, in bytes: more than an echo or a prompt.
 const BULK_BYTES: u64 = 1024;
 
-/// How long after somebody typed in a session the output of others waits for it.
-const TYPING: Duration = Duration::from_millis(200);
+/// How long after somebody typed in a session the output of others waits for it: longer than the pause between two words.
+const TYPING: Duration = Duration::from_secs(1);
 
 /// How fast that output comes meanwhile, in bytes a second: a dozen screens. Its program waits most of the time then, and so
 /// do the kernel's terminal layer, the server and the client.
