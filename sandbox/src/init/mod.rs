@@ -293,9 +293,8 @@ impl Init {
             }
             let now = Instant::now();
             let mut others = self.sessions.iter().enumerate().filter(|(other, _)| *other != index);
-            if others.any(|(_, other)| other.is_typed_in(now)) {
-                self.sessions[index].rest(now);
-            }
+            let others_type = others.any(|(_, other)| other.is_typed_in(now));
+            self.sessions[index].pace(others_type, now);
         }
     }
 

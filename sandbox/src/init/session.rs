@@ -88,6 +88,8 @@ pub(super) struct Session {
     /// Output of the last turn, in bytes, as long as it hasn't rested from it.
     read: u64,
     rest_until: Option<Instant>,
+    /// It rests after each read, as long as others are typed in.
+    paced: bool,
     typed_at: Option<Instant>,
 }
 
@@ -187,6 +189,7 @@ impl Session {
             kill_at: None,
             read: 0,
             rest_until: None,
+            paced: false,
             typed_at: None,
         })
     }
@@ -310,8 +313,12 @@ impl Session {
         self.read >= BULK_BYTES
     }
 
-    /// Reads no output for as long as what it read takes at the pace that leaves room for typing.
-    pub(super) fn rest(&mut self, now: Instant) {
+    /// Reads no output for as long as what it read takes at the pace that leaves room for typing, if others are typed in.
+    pub(super) fn pace(&mut self, others_type: bool, now: Instant) {
+        self.paced = others_type;
+        if !others_type {
+            return;
+        }
         let read = std::mem::take(&mut self.read);
         self.rest_until = Some(now + Duration::from_micros(read * 1_000_000 / BESIDE_TYPING_BYTES_PER_S));
     }
@@ -416,7 +423,8 @@ impl Session {
 
     fn read_output(&mut self, scratch: &mut [u8]) {
         let before = self.log.head();
-        for _ in 0..READS_PER_TURN {
+        let reads = if self.paced { 1 } else { READS_PER_TURN };
+        for _ in 0..reads {
             let room = usize::try_from(self.room()).unwrap_or(usize::MAX).min(READ_BYTES_MAX);
             let Some(terminal) = self.terminal.as_ref().filter(|_| !self.drained) else { break };
             // With room for nothing else it gives what happened; data waits.

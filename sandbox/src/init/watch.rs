@@ -9,7 +9,7 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::io;
 
 /// Most events of one turn; who comes after them is first in the next.
-const EVENTS_MAX: usize = 128;
+const EVENTS_MAX: usize = 64;
 
 /// Whose a descriptor is, in the order in which they are served: a keystroke's echo is what somebody waits for, and who joins
 /// comes after all that happened to those who are there.
