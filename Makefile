@@ -38,6 +38,7 @@ image: build $(image) ## Build the default runner image and import it
 
 test: deps ## Install what tests need, then run every check: what CI runs
 	@scripts/install-deps test
+	@scripts/install-websocat
 	@$(MAKE) --no-print-directory $(page) $(image)
 	@scripts/check
 

@@ -12,6 +12,9 @@ use crate::harness::{Server, block_on};
 /// Where Debian puts the browser.
 const CHROMIUM: &str = "/usr/bin/chromium";
 
+/// What a person's project may have, so that a program can take too much of it.
+const SETTINGS: &str = "[limits]\nmemory_bytes_max = 536_870_912\n";
+
 #[test]
 fn a_person_works_in_a_browser() {
     works("terminal.mjs");
@@ -26,7 +29,7 @@ fn a_person_records_and_plays_in_a_browser() {
 fn works(name: &str) {
     let Some(server) = Server::start() else { return };
     let Some(web) = web_or_skip(&server) else { return };
-    let run = script(&web, name, &server).output().expect("node runs");
+    let run = script(&web, name, &server, &server.project_with(SETTINGS)).output().expect("node runs");
     let said = [run.stdout, run.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(run.status.success(), "{said}");
     print!("{said}");
@@ -37,7 +40,7 @@ fn works(name: &str) {
 fn a_page_survives_its_server() {
     let Some(mut server) = Server::start() else { return };
     let Some(web) = web_or_skip(&server) else { return };
-    let mut script = script(&web, "restart.mjs", &server);
+    let mut script = script(&web, "restart.mjs", &server, &server.project());
     let mut run = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node runs");
     let mut lines = BufReader::new(run.stdout.take().expect("its output is piped")).lines().map_while(Result::ok);
     if lines.any(|line| line == "restart") {
@@ -82,13 +85,13 @@ fn the_page_is_fenced_in_and_asked_for_only_once() {
     });
 }
 
-/// A test of the page, to be run against a server.
-pub(crate) fn script(web: &Path, name: &str, server: &Server) -> Command {
+/// A test of the page, to be run against a server, with a project.
+pub(crate) fn script(web: &Path, name: &str, server: &Server, project: &str) -> Command {
     let mut command = Command::new("node");
     command
         .arg(web.join("test").join(name))
         .arg(format!("http://{}", server.address))
-        .arg(server.project())
+        .arg(project)
         .env("CLOISTER_TOKEN", &server.token)
         .env("CLOISTER_PROJECTS", server.projects())
         .env("CHROMIUM", CHROMIUM);

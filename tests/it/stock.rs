@@ -1,11 +1,12 @@
 //! Clients that anybody has, in plain mode, as a person uses them: wscat and Python's `websockets` at a terminal of their own,
-//! xterm.js' AttachAddon in a browser.
+//! websocat in a pipe, xterm.js' AttachAddon in a browser.
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::browser::{script, web_or_skip};
-use crate::harness::Server;
+use crate::harness::{DEADLINE, Server};
 use crate::pty::User;
 
 /// Debian's own Python: another one hasn't Debian's packages.
@@ -41,10 +42,33 @@ fn pythons_websockets_types_lines() {
 }
 
 #[test]
+fn websocat_is_a_pipe_to_a_shell() {
+    let Some(server) = Server::start() else { return };
+    let there = Command::new("websocat").arg("--version").output();
+    if is_missing(there.is_ok_and(|run| run.status.success()), "websocat: run scripts/install-websocat") {
+        return;
+    }
+    let address = format!("ws://{}/ws/terminal/{}/", server.address, server.project());
+    let authorization = format!("-H=Authorization: Bearer {}", server.token);
+    let mut run = Command::new("timeout")
+        .args([&DEADLINE.as_secs().to_string(), "websocat", "--exit-on-eof", &authorization, &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("timeout runs");
+    let mut input = run.stdin.take().expect("its input is piped");
+    COMMANDS.iter().for_each(|command| writeln!(input, "{command}").expect("websocat reads"));
+    let mut shown = String::new();
+    run.stdout.take().expect("its output is piped").read_to_string(&mut shown).expect("UTF-8");
+    assert!(run.wait().expect("it is our child").success(), "{shown}");
+    check(&undecorated(&shown));
+}
+
+#[test]
 fn xterms_attach_addon_types_keys() {
     let Some(server) = Server::start() else { return };
     let Some(web) = web_or_skip(&server) else { return };
-    let run = script(&web, "attach.mjs", &server).output().expect("node runs");
+    let run = script(&web, "attach.mjs", &server, &server.project()).output().expect("node runs");
     let said = [run.stdout, run.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(run.status.success(), "{said}");
     print!("{said}");
@@ -59,13 +83,17 @@ fn at_a_terminal(server: &Server, client: &str, connected: &str, closed: &str) -
     for command in COMMANDS {
         user.types(&format!("{command}\r"));
     }
-    let shown = undecorated(&user.expect(closed));
-    assert!(shown.contains("grüße 世界 done."), "{shown}");
-    let numbers: Vec<String> = (1..=2000).map(|number| number.to_string()).collect();
-    assert!(shown.contains(&numbers.join(",")), "{shown}");
+    check(&undecorated(&user.expect(closed)));
     let end = user.expect("\n");
     user.expect_prompt();
     format!("{closed}{}", undecorated(&end))
+}
+
+/// Sees that what the commands print was shown.
+fn check(shown: &str) {
+    assert!(shown.contains("grüße 世界 done."), "{shown}");
+    let numbers: Vec<String> = (1..=2000).map(|number| number.to_string()).collect();
+    assert!(shown.contains(&numbers.join(",")), "{shown}");
 }
 
 /// Without what these clients put around each message: a sign before it, a line's end behind, and what keeps the line that

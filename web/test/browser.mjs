@@ -10,6 +10,14 @@ const SOFTWARE = ["--disable-gpu", "--disable-3d-apis"];
 const WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"];
 const QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
+/** Ends the script as failed after so long: nobody waits for a browser that hangs. */
+export function endWithin(seconds) {
+  setTimeout(() => {
+    console.error(`FAILED: not done after ${seconds} s`);
+    process.exit(1);
+  }, seconds * 1000).unref();
+}
+
 /** A browser at one project's page. */
 export class Browser {
   /** Complaints of the page: errors, and breaches of its content security policy. */

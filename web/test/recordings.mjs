@@ -7,7 +7,7 @@
 
 import assert from "node:assert/strict";
 
-import { Browser } from "./browser.mjs";
+import { Browser, endWithin } from "./browser.mjs";
 import { recordings } from "./person/recordings.mjs";
 
 const [base, project] = process.argv.slice(2);
@@ -16,14 +16,7 @@ if (!base || !project || !token || !projects) {
   throw new Error("usage: CLOISTER_TOKEN=… CLOISTER_PROJECTS=… node test/recordings.mjs <address> <project>");
 }
 
-// For all of it: nobody waits for a browser that hangs.
-const END_MS = 150_000;
-
-setTimeout(() => {
-  console.error(`FAILED: not done after ${END_MS / 1000} s`);
-  process.exit(1);
-}, END_MS).unref();
-
+endWithin(150);
 const browser = new Browser(base, project, token);
 try {
   await browser.start();

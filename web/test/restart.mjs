@@ -9,15 +9,11 @@ import assert from "node:assert/strict";
 import { connect, createServer } from "node:net";
 import { createInterface } from "node:readline";
 
-import { Browser, enter, run, says, screen, shows } from "./browser.mjs";
+import { Browser, endWithin, enter, run, says, screen, shows } from "./browser.mjs";
 
 let [address, project] = process.argv.slice(2);
-const END_MS = 120_000;
 
-setTimeout(() => {
-  console.error(`FAILED: not done after ${END_MS / 1000} s`);
-  process.exit(1);
-}, END_MS).unref();
+endWithin(120);
 
 const forwarder = createServer((socket) => {
   const { hostname, port } = new URL(address);

@@ -7,7 +7,7 @@
 
 import assert from "node:assert/strict";
 
-import { Browser } from "./browser.mjs";
+import { Browser, endWithin } from "./browser.mjs";
 import { company } from "./person/company.mjs";
 import { doors } from "./person/doors.mjs";
 import { drawing } from "./person/drawing.mjs";
@@ -19,14 +19,7 @@ const [base, project] = process.argv.slice(2);
 const token = process.env.CLOISTER_TOKEN;
 if (!base || !project || !token) throw new Error("usage: CLOISTER_TOKEN=… node test/terminal.mjs <address> <project>");
 
-// For all of it: nobody waits for a browser that hangs.
-const END_MS = 300_000;
-
-setTimeout(() => {
-  console.error(`FAILED: not done after ${END_MS / 1000} s`);
-  process.exit(1);
-}, END_MS).unref();
-
+endWithin(300);
 const browser = new Browser(base, project, token);
 try {
   await browser.start();

@@ -1,8 +1,8 @@
-// One person, one page, one session: typing, sizes, vim, a reload, a flood.
+// One person, one page, one session: typing, sizes, vim, a reload, a flood, a program that takes too much memory.
 
 import assert from "node:assert/strict";
 
-import { enter, leave, picture, rowsOf, run, screen, shows, size, until } from "../browser.mjs";
+import { enter, leave, picture, rowsOf, run, says, screen, shows, size, until } from "../browser.mjs";
 
 // What a flood must have brought before it counts as one: many times what may be under way unacknowledged.
 const FLOOD_BYTES = 4 * 1024 * 1024;
@@ -132,6 +132,15 @@ export async function work(browser) {
     await page.keyboard.press("Control+c");
     await run(page, "echo dry $((1 + 1))", "dry 2");
     assert.ok(bytes - stopped < REST_BYTES_MAX, `${bytes - stopped} bytes after ^C`);
+    await leave(page);
+  });
+
+  await browser.check("a program that takes more memory than the project may have ends, and the page says why", async () => {
+    page = await browser.open("hog");
+    await enter(page, "python3 -c 'x = b\"x\" * (4 << 30)'");
+    await says(page, "out of memory: a program was killed (limit 512 MiB)");
+    await picture(page, "out-of-memory");
+    await run(page, "echo still $((1 + 1))", "still 2");
     await leave(page);
   });
 }
