@@ -1,11 +1,15 @@
 //! What a cell costs while nobody uses it: memory of the host, per cell, without its shell.
 
+use std::time::Instant;
+
 use anyhow::Context;
+use rustix::io::Errno;
 
 use crate::client::Client;
 use crate::report::{Report, Verdict};
 use crate::samples::Samples;
 use crate::server::Server;
+use crate::tty::DEADLINE;
 
 /// Cells at once: many, so that what others on the machine do counts for little in each.
 const CELLS: usize = 50;
@@ -47,8 +51,25 @@ pub(crate) fn measure(server: &Server, rounds: usize, report: &mut Report) -> an
 }
 
 /// Memory in use in KiB, of the kernel and of the server's, the launcher's and the cells' processes. The kernel is asked first
-/// to let go of cached directory entries and inodes, which it keeps only as long as nobody wants the room.
+/// to let go of cached directory entries and inodes, which it keeps only as long as nobody wants the room. A process that ends
+/// meanwhile, such as a sweeper, means that nothing had settled yet.
 fn settled(server: &Server) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    loop {
+        match in_use(server) {
+            Err(error) if is_gone(&error) && began.elapsed() < DEADLINE => {}
+            counted => return counted,
+        }
+    }
+}
+
+/// Whether something failed because a process has ended.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
+    matches!(error, Some(Errno::SRCH | Errno::NOENT))
+}
+
+fn in_use(server: &Server) -> anyhow::Result<f64> {
     std::fs::write("/proc/sys/vm/drop_caches", "2")?;
     let mut sum = sum_of("/proc/meminfo", &KERNEL)?;
     for pid in server.pids() {
