@@ -16,6 +16,10 @@ use super::link::{Attached, Found, Link, Message};
 use super::{ANSWER_WAIT, ASKS_MAX, Care, Error, Opened, Phase, State};
 use crate::session::{Hold, Keep, Session, keep};
 
+/// How long a cell waits for its first session at least: it was started for one, which on a busy machine takes its time to
+/// be asked for.
+const FIRST_SESSION_WAIT: Duration = Duration::from_secs(1);
+
 /// Longest time to sleep at once when there is nothing to wait for.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -90,7 +94,7 @@ impl Driver {
         {
             tracing::warn!(%error, "a cell's sessions can't be found");
         }
-        let mut due = pin!(sleep_until(Instant::now() + self.care.linger));
+        let mut due = pin!(sleep_until(Instant::now() + self.care.linger.max(FIRST_SESSION_WAIT)));
         loop {
             let event = tokio::select! {
                 said = self.link.receive() => Event::Said(said),
