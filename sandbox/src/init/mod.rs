@@ -96,12 +96,12 @@ impl Init {
         for (source, events) in self.watch.wait(left) {
             match source {
                 Source::Terminal(number) => {
-                    if let Some(session) = self.sessions.iter_mut().find(|session| session.number() == number) {
+                    if let Some(session) = numbered(&mut self.sessions, number) {
                         session.terminal_ready(events, &mut self.scratch);
                     }
                 }
                 Source::Client(number, client) => {
-                    if let Some(session) = self.sessions.iter_mut().find(|session| session.number() == number) {
+                    if let Some(session) = numbered(&mut self.sessions, number) {
                         session.client_ready(client, &mut self.scratch);
                     }
                 }
@@ -327,6 +327,10 @@ impl Init {
             }
         }
     }
+}
+
+fn numbered(sessions: &mut [Session], number: u8) -> Option<&mut Session> {
+    sessions.iter_mut().find(|session| session.number() == number)
 }
 
 fn labelled(session: &Session) -> Reply {

@@ -105,7 +105,7 @@ struct Terminal {
 
 /// A data socket.
 struct Client {
-    /// In the order of their coming; nobody attaches four milliards of times.
+    /// In the order of their coming; nobody attaches four billion times.
     number: u32,
     socket: OwnedFd,
     /// How often it was woken, and how often it may be.
