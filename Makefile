@@ -6,11 +6,13 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help packages deps build web image up down logs bash test check fuzz bench
+.PHONY: help packages deps build web image up down logs bash test test-vm check deb fuzz bench
 
 image := target/image/default/index.json
 page := web/dist/index.html
 cloister := target/release/cloister
+# What a test installs in a cell, to work with.
+work := gdb strace nodejs golang-go openjdk-17-jdk-headless cargo chromium-headless-shell
 
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -40,7 +42,19 @@ test: deps ## Install what tests need, then run every check: what CI runs
 	@scripts/install-deps test
 	@scripts/install-websocat
 	@$(MAKE) --no-print-directory $(page) $(image)
+	@scripts/fetch-packages $(work)
 	@scripts/check
+
+deb: build ## Make the Debian package: target/deb/cloister.deb
+	@scripts/package
+
+test-vm: image ## Install, upgrade and crash the package on a Debian host with systemd, emulated by qemu
+	@scripts/install-deps vm
+	@scripts/vm
+	@rm -rf target/vm/payload && mkdir target/vm/payload && cp -a target/image/default target/vm/payload/image
+	@scripts/package 0.1.0+1 && mv target/deb/cloister.deb target/vm/payload/before.deb
+	@scripts/package 0.1.0+2 && mv target/deb/cloister.deb target/vm/payload/after.deb
+	@cargo test --quiet --package cloister --test vm
 
 check: deps ## Check formatting, lints, scripts and the page's types
 	@scripts/install-deps test

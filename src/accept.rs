@@ -3,12 +3,14 @@
 //! Our own loop around hyper, since `warp::serve` sets no TCP_NODELAY (40 ms on a keystroke's echo) and waits for ever for
 //! a request's head. It doesn't know what is asked.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -19,8 +21,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
+
+use crate::metrics::metrics;
+use crate::proxy::Proxies;
+use crate::stream::Stream;
+use crate::tls::{Opened, Tls};
 
 /// Most connections at once. A terminal costs two descriptors here, so these stay below 20,000, a usual hard limit.
 const CONNECTIONS_MAX: usize = 8192;
@@ -47,22 +55,55 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a refused connection has to read the refusal.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
 
+/// How long a connection may take until it can be asked by: of a TLS handshake, each message and the time on its way.
+const OPEN_WAIT: Duration = Duration::from_secs(10);
+
 /// The answer to a connection beyond [`CONNECTIONS_MAX`].
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\n\
+const CROWDED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\n\
     content-type: application/json\r\ncontent-length: 81\r\n\r\n\
     {\"error\":{\"code\":\"overloaded\",\"message\":\"too many connections, try again later\"}}";
 
-/// The connection a request came by, as handlers see it. It counts until the last clone is dropped.
+/// The answer to HTTP in the clear where TLS is spoken.
+const IN_THE_CLEAR: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+    content-type: application/json\r\ncontent-length: 107\r\n\r\n\
+    {\"error\":{\"code\":\"tls_needed\",\"message\":\"this port speaks TLS: begin the address with https:// or wss://\"}}";
+
+/// What stands between a TCP connection and its first request.
+#[derive(Clone)]
+pub(crate) struct Door {
+    /// TLS, if that is spoken.
+    pub(crate) tls: Option<Arc<Tls>>,
+    /// Who may say that somebody else is behind a connection.
+    pub(crate) proxies: Proxies,
+}
+
+/// The connection a request came by. It counts until the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    /// Who connected.
-    pub(crate) peer: SocketAddr,
-    _counted: Arc<OwnedSemaphorePermit>,
+    _counted: Arc<Counted>,
+}
+
+/// An open connection's place among the most that there may be.
+struct Counted(#[expect(dead_code, reason = "it is held, and given back")] OwnedSemaphorePermit);
+
+impl Counted {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
+        metrics().connections_accepted.inc();
+        metrics().connections.inc();
+        Self(permit)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics().connections.dec();
+    }
 }
 
 /// Accepts connections and serves `routes` on them until `stop`; what runs then is in `connections`.
 pub(crate) async fn accept(
     listener: TcpListener,
+    door: Door,
     routes: BoxedFilter<(Response,)>,
     stop: CancellationToken,
     connections: TaskTracker,
@@ -90,13 +131,14 @@ pub(crate) async fn accept(
         failing = false;
         match free.clone().try_acquire_owned() {
             Ok(permit) => {
-                let connection = Connection { peer, _counted: Arc::new(permit) };
-                connections.spawn(serve(stream, connection, routes.clone(), stop.clone()));
+                let connection = Connection { _counted: Arc::new(Counted::new(permit)) };
+                connections.spawn(serve((stream, peer), connection, door.clone(), routes.clone(), stop.clone()));
             }
             Err(_) => {
+                metrics().connections_refused.inc();
                 if let Ok(permit) = refusals.clone().try_acquire_owned() {
                     connections.spawn(async move {
-                        let _gave_up = timeout(REFUSAL_WAIT, refuse(stream)).await;
+                        let _gave_up = timeout(REFUSAL_WAIT, refuse(stream, CROWDED)).await;
                         drop(permit);
                     });
                 }
@@ -106,19 +148,48 @@ pub(crate) async fn accept(
 }
 
 /// Serves one connection.
-async fn serve(stream: TcpStream, connection: Connection, routes: BoxedFilter<(Response,)>, stop: CancellationToken) {
-    let peer = connection.peer;
-    if let Err(error) = prepare(&stream) {
-        tracing::debug!(%peer, %error, "gone before it said anything");
-        return;
-    }
+async fn serve(
+    accepted: (TcpStream, SocketAddr),
+    connection: Connection,
+    door: Door,
+    routes: BoxedFilter<(Response,)>,
+    stop: CancellationToken,
+) {
+    let (stream, peer) = accepted;
+    let opening = timeout(OPEN_WAIT, open(stream, peer, &door));
+    let opened = tokio::select! {
+        opened = opening => opened.unwrap_or_else(|elapsed| Err(elapsed.into())),
+        () = stop.cancelled() => return,
+    };
+    let (stream, peer) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "gone before it asked anything");
+            return;
+        }
+    };
+    let secure = stream.is_secure();
     let routes = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(move |mut request: Request<Incoming>| {
+        let caller = door.proxies.caller(request.headers(), peer, secure);
+        let client = caller.client;
         request.extensions_mut().insert(connection.clone());
-        // Never the query, which may hold the token.
-        tracing::debug!(%peer, method = %request.method(), path = request.uri().path(), "request");
-        let answering = timeout(REQUEST_WAIT, routes.call(request));
-        async move { answering.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response())) }
+        request.extensions_mut().insert(caller);
+        let (id, span) = request_id();
+        let answering = span.in_scope(|| {
+            // Never the query, which may hold the token.
+            tracing::debug!(peer = %client, method = %request.method(), path = request.uri().path(), "request");
+            timeout(REQUEST_WAIT, routes.call(request))
+        });
+        let answered = async move {
+            let answered = answering.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response()));
+            answered.map(|mut response| {
+                metrics().answered(response.status());
+                response.headers_mut().insert("x-request-id", id);
+                response
+            })
+        };
+        answered.instrument(span)
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -140,19 +211,37 @@ async fn serve(stream: TcpStream, connection: Connection, routes: BoxedFilter<(R
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_tcp_user_timeout(stream, PEER_SILENT.as_millis() as u32)?;
-    Ok(())
+/// A request's name, for its answer and for all that is logged of it: ours, since what a client calls it is a stranger's word.
+fn request_id() -> (HeaderValue, Span) {
+    /// Begins anywhere, so that another server's are others.
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
+    let id = format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let span = tracing::info_span!("request", request_id = %id);
+    (id.try_into().expect("digits may stand in a field"), span)
 }
 
-/// Tells a connection that there are too many. Its request is read first: closing with bytes unread resets the connection,
+/// Makes a connection one that can be asked by; gives who is behind it.
+async fn open(mut stream: TcpStream, peer: SocketAddr, door: &Door) -> io::Result<(Stream, SocketAddr)> {
+    stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, PEER_SILENT.as_millis() as u32)?;
+    let peer = door.proxies.behind(&mut stream, peer).await?;
+    let Some(tls) = &door.tls else { return Ok((stream.into(), peer)) };
+    match tls.handshake(stream).await? {
+        Opened::Tls(stream) => Ok((Stream::Tls(stream), peer)),
+        Opened::Http(stream) => {
+            timeout(REFUSAL_WAIT, refuse(stream, IN_THE_CLEAR)).await??;
+            Err(io::Error::other("HTTP in the clear where TLS is spoken"))
+        }
+    }
+}
+
+/// Tells a connection why it isn't served. Its request is read first: closing with bytes unread resets the connection,
 /// and the answer could be lost with it.
-async fn refuse(stream: TcpStream) -> io::Result<()> {
+async fn refuse(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     stream.readable().await?;
-    stream.try_read(&mut [0; HEAD_BYTES_MAX])?;
+    stream.try_read(&mut vec![0; HEAD_BYTES_MAX])?;
     stream.writable().await?;
-    stream.try_write(REFUSAL)?;
+    stream.try_write(answer)?;
     Ok(())
 }
 
@@ -167,10 +256,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_is_as_long_as_it_says() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    fn refusals_are_as_long_as_they_say() {
+        for refusal in [CROWDED, IN_THE_CLEAR] {
+            let text = std::str::from_utf8(refusal).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+            assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Who may ask: the owner's token, the page a browser asks from, and the name it asks by.
+//! Who may ask: the owner's token, the page a browser asks from, and the name it asks by. What the server counts may also be
+//! asked with a token that opens nothing else.
 //!
 //! A browser sends requests on behalf of any page, but no page knows the token; origin and host are checked besides, so
 //! that a token that leaked into a page is no use there. It doesn't know what is asked for.
@@ -7,11 +8,13 @@ use http::header::{self, HeaderMap};
 use http::uri::Authority;
 
 use crate::config::Config;
+use crate::proxy::Caller;
 
 /// What has to be true of a request before anything is done for it.
 #[derive(Debug)]
 pub(crate) struct Auth {
     token: Secret,
+    metrics_token: Option<Secret>,
     allowed_origins: Vec<String>,
     /// Whether only this machine can connect; then a foreign host name is a page's trick (DNS rebinding).
     loopback: bool,
@@ -39,28 +42,66 @@ impl Auth {
     /// Admits who knows `token`, to a server that listens where the configuration says.
     pub(crate) fn new(token: String, config: &Config) -> Self {
         let allowed_origins = config.allowed_origins.clone();
-        Self { token: Secret(token), allowed_origins, loopback: config.listen.ip().is_loopback() }
+        let loopback = config.listen.ip().is_loopback();
+        Self { token: Secret(token), metrics_token: None, allowed_origins, loopback }
     }
 
-    /// Checks a request's head and the token of its query, if it has one.
-    pub(crate) fn admit(&self, headers: &HeaderMap, query_token: Option<&str>) -> Result<Admitted, Denied> {
+    /// The same with a token for what the server counts.
+    pub(crate) fn with_metrics_token(self, token: Option<String>) -> Self {
+        Self { metrics_token: token.map(Secret), ..self }
+    }
+
+    /// Checks a request's head and the token of its query, if it has one. A request that came by TLS comes from a page that did.
+    pub(crate) fn admit(
+        &self,
+        headers: &HeaderMap,
+        caller: &Caller,
+        query_token: Option<&str>,
+    ) -> Result<Admitted, Denied> {
+        let token = self.presented(headers, caller, query_token)?;
+        if !self.token.is(token) {
+            return Err(Denied::Token("the token is wrong"));
+        }
+        Ok(Admitted(()))
+    }
+
+    /// Checks who asks for what the server counts: the owner, or who has the token for it. That admits to nothing else.
+    pub(crate) fn admit_to_metrics(
+        &self,
+        headers: &HeaderMap,
+        caller: &Caller,
+        query_token: Option<&str>,
+    ) -> Result<(), Denied> {
+        let token = self.presented(headers, caller, query_token)?;
+        let known = [Some(&self.token), self.metrics_token.as_ref()];
+        // Both are compared, so that the time says nothing of which one it is.
+        if !known.into_iter().flatten().fold(false, |right, secret| secret.is(token) | right) {
+            return Err(Denied::Token("the token is neither the owner's nor that of metrics_token_file"));
+        }
+        Ok(())
+    }
+
+    /// The token of a request that comes from where it may.
+    fn presented<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        caller: &Caller,
+        query_token: Option<&'a str>,
+    ) -> Result<&'a str, Denied> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("(not ASCII)"));
         let host = text(header::HOST).unwrap_or_default();
         if self.loopback && !self.is_our_name(host) {
             return Err(Denied::Host(host.to_owned()));
         }
         if let Some(origin) = text(header::ORIGIN)
-            && !is_same_host(origin, host)
+            // The page's address is the proxy's, who may have asked here by another.
+            && !(is_same_host(origin, caller.host.as_deref().unwrap_or(host)) && (!caller.secure || is_https(origin)))
             && !self.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
         {
             return Err(Denied::Origin(origin.to_owned()));
         }
         let bearer = text(header::AUTHORIZATION).and_then(bearer);
-        let token = bearer.or(query_token).ok_or(Denied::Token("a token is needed"))?;
-        if !self.token.is(token) {
-            return Err(Denied::Token("the token is wrong"));
-        }
-        Ok(Admitted(()))
+        bearer.or(query_token).ok_or(Denied::Token("a token is needed"))
     }
 
     /// Names by which a client on this machine, or a proxy before it, calls a server that listens on loopback.
@@ -77,13 +118,17 @@ impl Auth {
 
 /// Whether an origin is of the host that a request names: the server's own page, also behind a proxy that speaks TLS.
 fn is_same_host(origin: &str, host: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default = if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 };
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let default = if is_https(origin) { 443 } else { 80 };
     let split = |authority: &str| {
         let authority = authority.parse::<Authority>().ok()?;
         Some((authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(default)))
     };
     split(authority).is_some_and(|origin| split(host) == Some(origin))
+}
+
+fn is_https(origin: &str) -> bool {
+    origin.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
 }
 
 /// The token of an `Authorization: Bearer` header.
@@ -109,13 +154,39 @@ impl std::fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::Client;
 
     fn admit(listen: &str, headers: &[(&'static str, &str)], query_token: Option<&str>) -> Result<(), Denied> {
         let allowed_origins = vec!["https://ide.example.org".to_owned()];
         let config = Config { listen: listen.parse().unwrap(), allowed_origins, ..Config::default() };
         let auth = Auth::new("right".to_owned(), &config);
+        let peer = listen.parse().unwrap();
+        let caller = Caller { client: Client(peer), peer, trusted: false, secure: false, host: None };
         let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        auth.admit(&headers, query_token).map(|Admitted(())| ())
+        auth.admit(&headers, &caller, query_token).map(|Admitted(())| ())
+    }
+
+    #[test]
+    fn the_token_for_metrics_opens_nothing_else() {
+        let auth = Auth::new("right".to_owned(), &Config::default());
+        let peer = "127.0.0.1:9".parse().unwrap();
+        let caller = Caller { client: Client(peer), peer, trusted: false, secure: false, host: None };
+        let headers = |token: &str| {
+            [("host", "localhost"), ("authorization", &format!("Bearer {token}"))]
+                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                .into_iter()
+                .collect::<HeaderMap>()
+        };
+        let admitted = |auth: &Auth, token: &str| auth.admit_to_metrics(&headers(token), &caller, None).is_ok();
+        assert!(admitted(&auth, "right") && !admitted(&auth, "metrics") && !admitted(&auth, ""));
+        let auth = auth.with_metrics_token(Some("metrics".to_owned()));
+        assert!(admitted(&auth, "right") && admitted(&auth, "metrics"));
+        assert!(!admitted(&auth, "metric") && !admitted(&auth, "rightmetrics") && !admitted(&auth, ""));
+        assert!(
+            auth.admit(&headers("metrics"), &caller, None).is_err()
+                && auth.admit(&headers("right"), &caller, None).is_ok()
+        );
+        assert!(auth.admit_to_metrics(&HeaderMap::new(), &caller, Some("metrics")).is_err(), "no host");
     }
 
     const LOOPBACK: &str = "127.0.0.1:8000";

@@ -7,15 +7,24 @@ use clap_complete::Shell;
 
 use crate::config::{Flag, help};
 
+/// The release, and what exactly was built where whoever built it said so.
+const VERSION: &str = match option_env!("CLOISTER_BUILD") {
+    Some(build) => build,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 /// Exit status when `run` or `attach` fails itself, as docker, env and timeout have it: a program's own statuses stay
 /// recognizable.
 const RELAY_FAILED: u8 = 125;
+
+/// Exit status when `policy check` fails itself: 1 is its answer.
+const CHECK_FAILED: u8 = 2;
 
 /// Every project a real terminal in a sandbox of its own, no container engine.
 #[derive(Parser)]
 #[command(
     name = "cloister",
-    version,
+    version = VERSION,
     max_term_width = 100,
     disable_help_subcommand = true,
     arg_required_else_help = true
@@ -53,12 +62,19 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Serve terminals over HTTP and WebSocket
     Serve(ServeOptions),
+    /// Make cells for a server that isn't root, as a service of root's
+    ///
+    /// Listens at launcher.sock in the run directory, or at the socket that the service manager opened, for the service user.
+    Launcher,
     /// Manage runner images
     #[command(subcommand)]
     Image(ImageCommand),
     /// Manage projects
     #[command(subcommand)]
     Project(ProjectCommand),
+    /// Say which system calls cells may make, and which ones a program ran into
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Run a shell or a command in a project's cell on this terminal, without a server
     ///
     /// Exits with the program's status, 128 + n if signal n killed it, or 125 if cloister itself failed.
@@ -71,11 +87,28 @@ pub(crate) enum Command {
     /// Exits with the program's status, 128 + n if signal n killed it, 0 after detaching, or 125 if cloister itself failed.
     Attach(AttachOptions),
     /// Say what this machine offers and lacks for cells, each with its remedy
+    ///
+    /// With --url: what a proxy between clients and the server swallows, changes, holds back or cuts, each with its remedy for
+    /// nginx, Caddy and HAProxy; this takes half a minute.
+    ///
+    /// With --cell: which of its measures the kernel really enforces on a running cell, fully, partly or not; the exit status
+    /// is 1 if one is not enforced.
     Doctor {
+        /// Look at this project's running cell instead
+        #[arg(long, value_name = "PROJECT")]
+        cell: Option<String>,
+        /// Look at a running server through this address instead, https:// or http://, and at what lies between
+        #[arg(long, conflicts_with = "cell")]
+        url: Option<String>,
+        /// What it takes to ask there.
+        #[command(flatten)]
+        access: Access,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Print the configuration in force, as the file that says it, with every key explained
+    Config,
     /// Print a shell's completion script
     #[command(hide = true)]
     Completions {
@@ -97,6 +130,8 @@ pub(crate) struct ServeOptions {
     listen: Option<String>,
     #[arg(long, help = help("create_projects"))]
     create_projects: bool,
+    #[arg(long, value_name = "FORMAT", help = help("log_format"))]
+    log_format: Option<String>,
 }
 
 /// What can be done with images.
@@ -151,6 +186,22 @@ pub(crate) enum ProjectCommand {
     },
     /// List projects
     Ls,
+    /// Change a project's limits, in its project.toml and in its running cell
+    Set {
+        /// Its id
+        id: String,
+        /// Such as limits.pids_max=2000; with nothing behind the '=' the configured limit holds again
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// Say what a project's cell uses, how often it met a limit, and how much it has to wait
+    Usage {
+        /// Its id
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Stop a project's cell and remove the project with all its files
     Rm {
         /// Its id
@@ -167,6 +218,39 @@ pub(crate) enum ProjectCommand {
     },
 }
 
+/// What can be asked of the policy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print what is allowed and why, what is refused and why, and what a project may ask for
+    Show {
+        /// Whose.
+        #[command(flatten)]
+        whose: WhosePolicy,
+    },
+    /// Tell which rule each refused call of a trace runs into
+    ///
+    /// Make the trace in the cell, or anywhere else, with `strace -f -o FILE PROGRAM`.
+    /// Exits with 1 if a call is refused, with 2 if the trace can't be read.
+    Check {
+        /// Whose.
+        #[command(flatten)]
+        whose: WhosePolicy,
+        /// What strace wrote; `-` is standard input
+        trace: PathBuf,
+    },
+}
+
+/// Which policy is meant.
+#[derive(Debug, Args)]
+pub(crate) struct WhosePolicy {
+    /// The profile [default: the configured one]
+    #[arg(long, value_parser = ["default", "strict"], conflicts_with = "project")]
+    pub(crate) profile: Option<String>,
+    /// As a project's cell has it, with what it was granted
+    #[arg(long, value_name = "ID")]
+    pub(crate) project: Option<String>,
+}
+
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunOptions {
@@ -175,6 +259,17 @@ pub(crate) struct RunOptions {
     /// Command with its arguments [default: the image's shell]
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+/// How a server is asked by `doctor`; not printable, since it may hold a token.
+#[derive(Args)]
+pub(crate) struct Access {
+    /// Token, with --url; better given by the environment [default: the owner's, from the state folder]
+    #[arg(long, env = "CLOISTER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Certificates in PEM to trust besides the system's authorities, with --url
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) cacert: Option<PathBuf>,
 }
 
 /// Options of `attach`; not printable, since it may hold a token.
@@ -191,9 +286,12 @@ pub(crate) struct AttachOptions {
     /// List the project's sessions and who is attached instead
     #[arg(long, conflicts_with_all = ["session", "view"])]
     pub(crate) ls: bool,
-    /// The server, as http:// and an address [default: the configured `listen` address]
+    /// The server, as https:// or http:// and an address [default: the configured `listen` address]
     #[arg(long, env = "CLOISTER_URL")]
     pub(crate) url: Option<String>,
+    /// Certificates in PEM to trust besides the system's authorities: an authority's, or the server's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
     /// Token; better given by the environment, where other users can't see it [default: the owner's, from the state folder]
     #[arg(long, env = "CLOISTER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -213,9 +311,10 @@ impl Cli {
             ("user", user.clone()),
             ("cgroup", cgroup.clone()),
         ];
-        if let Command::Serve(ServeOptions { listen, create_projects }) = &self.command {
+        if let Command::Serve(ServeOptions { listen, create_projects, log_format }) = &self.command {
             flags.push(("listen", listen.clone()));
             flags.push(("create_projects", create_projects.then(|| "true".to_owned())));
+            flags.push(("log_format", log_format.clone()));
         }
         flags.into_iter().filter_map(|(key, text)| Some(Flag { key, text: text? })).collect()
     }
@@ -226,6 +325,7 @@ impl Command {
     pub(crate) fn failure_status(&self) -> u8 {
         match self {
             Self::Run(_) | Self::Attach(_) => RELAY_FAILED,
+            Self::Policy(PolicyCommand::Check { .. }) => CHECK_FAILED,
             _ => 1,
         }
     }

@@ -2,27 +2,28 @@
 //!
 //! A host starts as root, starts the launcher, opens what it will need, and becomes the service user for good. The
 //! folders' ancestors may be closed to that user, so all that follows is done relative to the descriptors opened here.
+//! An ordinary user who starts one is the service user from the beginning.
 //! It doesn't know what is done with them.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use sandbox::launcher::{Launcher, Settings};
+use sandbox::launcher::{Launcher, SOCKET, Settings};
 use sandbox::privilege::ServiceUser;
 
-use crate::config::Config;
+use crate::config::{Config, Quota};
 use crate::token;
 
 /// The launcher's program, which lies beside this one.
 const LAUNCHER: &str = "cloister-launcher";
 
-/// Everything that needed root to get, held by a process that no longer is. Not printable, since it holds the token.
+/// Everything that may need root to get, held by a process that no longer is. Not printable, since it holds the token.
 pub(crate) struct Host {
     /// The configuration in force.
     pub(crate) config: Config,
-    /// The one privileged process; it ends with this host.
+    /// The one process with privileges; it ends with this host.
     pub(crate) launcher: Launcher,
     /// The folder of projects.
     pub(crate) projects: OwnedFd,
@@ -37,31 +38,20 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts the launcher and gives up root. Call it before any thread exists: a thread keeps its privileges.
+    /// Starts the launcher and gives up root, or connects to the one that runs as a service. Call it before any thread exists:
+    /// a thread keeps its privileges.
     pub(crate) fn start(config: Config) -> anyhow::Result<Self> {
-        ensure!(
-            rustix::process::geteuid().is_root(),
-            "must be started by root, to make cells; it goes on as user {}: try it with sudo",
-            config.user
-        );
-        let user = ServiceUser::find(&config.user).map_err(|reason| anyhow!("{reason}"))?;
         // Folders made from here on have the modes that they are made with, whatever the caller's shell prefers.
         rustix::process::umask(Mode::WGRP | Mode::WOTH);
-        for folder in [&config.state, &config.projects, &config.run_dir] {
-            make_parents(folder)?;
-        }
-        let program = std::env::current_exe().context("find this program's folder")?.with_file_name(LAUNCHER);
-        let launcher = Launcher::spawn(
-            &program,
-            &Settings {
-                state: config.state.clone(),
-                projects: config.projects.clone(),
-                run_dir: config.run_dir.clone(),
-                cgroup: config.cgroup.clone(),
-                uid: user.uid,
-                gid: user.gid,
-            },
-        )?;
+        let user = service_user(&config)?;
+        let service = config.run_dir.join(SOCKET);
+        let launcher = if !rustix::process::geteuid().is_root() && service.exists() {
+            let failed = "wait for the launcher (see `systemctl status cloister-launcher`)";
+            Launcher::connect(&service).context(failed)?
+        } else {
+            let (program, settings) = prepare_launcher(&config, user)?;
+            Launcher::spawn(&program, &settings)?
+        };
         let state = open_folder(&config.state)?;
         let token = token::ensure_owner(state.as_fd(), user)?;
         let host = Self {
@@ -78,12 +68,39 @@ impl Host {
     }
 }
 
+/// Who serves: as configured, or the ordinary user who started this process.
+pub(crate) fn service_user(config: &Config) -> anyhow::Result<ServiceUser> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(ServiceUser::present());
+    }
+    ServiceUser::find(&config.user).map_err(|reason| anyhow!("{reason}"))
+}
+
+/// Makes what the launcher's folders are made in; gives its program, and what it works with.
+pub(crate) fn prepare_launcher(config: &Config, user: ServiceUser) -> anyhow::Result<(PathBuf, Settings)> {
+    for folder in [&config.state, &config.projects, &config.run_dir] {
+        make_parents(folder)?;
+    }
+    let program = std::env::current_exe().context("find this program's folder")?.with_file_name(LAUNCHER);
+    let settings = Settings {
+        state: config.state.clone(),
+        projects: config.projects.clone(),
+        run_dir: config.run_dir.clone(),
+        cgroup: config.cgroup.clone(),
+        enforce_quota: config.quota == Quota::Enforced,
+        uid: user.uid,
+        gid: user.gid,
+        policy: config.policy.clone(),
+    };
+    Ok((program, settings))
+}
+
 fn make_parents(folder: &Path) -> anyhow::Result<()> {
     let parent = folder.parent().with_context(|| format!("folder {}: choose one below the root", folder.display()))?;
     std::fs::create_dir_all(parent).with_context(|| format!("make folder {}", parent.display()))
 }
 
-fn open_folder(path: &Path) -> anyhow::Result<OwnedFd> {
+pub(crate) fn open_folder(path: &Path) -> anyhow::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty()).with_context(|| format!("open folder {}", path.display()))
 }

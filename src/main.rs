@@ -8,31 +8,39 @@ mod attach;
 mod auth;
 mod cell;
 mod cli;
+mod client;
 mod command;
 mod config;
 mod doctor;
 mod host;
 mod image;
+mod launcher;
+mod log;
 mod manual;
+mod metrics;
+mod policy;
 mod project;
+mod proxy;
 mod record;
 mod routes;
 mod run;
 mod screen;
 mod serve;
+mod service;
 mod session;
+mod stream;
+mod tls;
 mod token;
 mod tty;
 mod wire;
 mod ws;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use cli::{Cli, Command};
-use config::Config;
+use config::{Config, LogFormat};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -47,18 +55,32 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
-    log_to_stderr(cli.command.log_level());
-    let flags = cli.flags();
+    let (flags, level) = (cli.flags(), cli.command.log_level());
     let config = || Config::load(cli.options.config.as_deref(), &flags);
+    if !matches!(cli.command, Command::Serve(_)) {
+        log::start(level, LogFormat::Text)?;
+    }
     match cli.command {
-        Command::Serve(_) => serve::run(host::Host::start(config()?)?),
+        Command::Serve(_) => {
+            let config = config()?;
+            log::start(level, config.log_format)?;
+            serve::run(config)
+        }
+        Command::Launcher => match launcher::run(&config()?)? {},
         Command::Image(command) => image::run(config()?, &command),
         Command::Project(command) => command::run(config()?, &command),
+        Command::Policy(command) => policy::run(&config()?, &command),
         Command::Run(options) => run::run(config()?, &options),
         Command::Attach(options) => attach::run(&config()?, options),
+        Command::Config => {
+            print!("{}", config()?.to_file());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => manual::completions(shell).map(|()| ExitCode::SUCCESS),
         Command::Man { folder } => manual::man(&folder).map(|()| ExitCode::SUCCESS),
-        Command::Doctor { json } => doctor::run(&config()?, json),
+        Command::Doctor { url: Some(url), access, json, .. } => doctor::look_through(&config()?, &url, access, json),
+        Command::Doctor { cell: None, json, .. } => doctor::run(&config()?, json),
+        Command::Doctor { cell: Some(project), json, .. } => doctor::look_at(&config()?, &project, json),
     }
 }
 
@@ -72,13 +94,6 @@ fn in_one_line(error: &anyhow::Error) -> String {
         }
     }
     line
-}
-
-/// Logs to standard error from `level` on, or as `CLOISTER_LOG` says (the syntax of tracing-subscriber's `EnvFilter`).
-fn log_to_stderr(level: &str) {
-    let filter = std::env::var("CLOISTER_LOG").unwrap_or_else(|_| level.to_owned());
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(colours).with_env_filter(filter).init();
 }
 
 #[cfg(test)]

@@ -1,58 +1,101 @@
-//! `cloister serve`: from a host in hand to an exit status. It starts everything and ends everything, in this order.
+//! `cloister serve`: from a configuration to an exit status. It starts everything and ends everything, in this order.
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use runner::store::Store;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use sandbox::confine::{Enforced, Reach, confine};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::accept::accept;
+use crate::accept::{Door, accept};
 use crate::api::{Context, Inner};
 use crate::auth::Auth;
+use crate::config::Config;
 use crate::host::Host;
+use crate::metrics::metrics;
 use crate::project::Projects;
+use crate::proxy::Proxies;
 use crate::routes::routes;
+use crate::service;
+use crate::tls::{Tls, hangup};
+use crate::token;
 
 /// How long clients and requests have to end when the server stops: less than the two seconds that are promised.
 const STOP_WAIT: Duration = Duration::from_millis(1500);
 
 /// Serves until SIGTERM or SIGINT. Cells go on: the next server finds them.
-pub(crate) fn run(host: Host) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let given = service::client_socket()?;
+    // Before root is given up: a key may be root's alone.
+    let tls = config.tls.files().map(|files| Tls::open(&files)).transpose()?;
+    // Root's to read, perhaps; and a mistake in it is better told before anything is started.
+    let metrics_token = token::read_metrics(config.metrics_token_file.as_deref())?;
+    let host = Host::start(config)?;
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let served = runtime.block_on(serve(host));
+    // Read from files that are out of reach below.
+    let workers = available_parallelism().map_or(1, usize::from);
+    metrics();
+    wall_in(&host, tls.as_ref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = runtime.context("start the runtime")?;
+    let served = runtime.block_on(serve(host, given, tls, metrics_token));
     // What still runs by now has had its time.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(host: Host) -> anyhow::Result<()> {
+async fn serve(
+    host: Host,
+    given: Option<std::net::TcpListener>,
+    tls: Option<Tls>,
+    metrics_token: Option<String>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listen = host.config.listen;
-    let listener = TcpListener::bind(listen).await;
+    let listener = match given {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind(listen).await,
+    };
     let listener = listener.with_context(|| format!("listen on {listen}: choose another with --listen"))?;
     let address = listener.local_addr()?;
     let (stop, clients, connections) = (CancellationToken::new(), TaskTracker::new(), TaskTracker::new());
-    let auth = Auth::new(host.token.clone(), &host.config);
+    let auth = Auth::new(host.token.clone(), &host.config).with_metrics_token(metrics_token);
+    let tls = tls.map(Arc::new);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let door = Door { tls: tls.clone(), proxies: Proxies::new(&host.config) };
     let create_projects = host.config.create_projects;
     let projects = Projects::new(host, true)?;
     let inner =
         Inner { auth, projects: projects.clone(), create_projects, stop: stop.clone(), clients: clients.clone() };
-    let accepting = tokio::spawn(accept(listener, routes(&Context::new(inner)), stop.clone(), connections.clone()));
-    tracing::info!("serving on http://{address}/");
-    let adopting = projects.clone();
-    tokio::spawn(async move { adopting.adopt().await });
+    let routes = routes(&Context::new(inner));
+    let accepting = tokio::spawn(accept(listener, door, routes, stop.clone(), connections.clone()));
+    if let Some(tls) = tls {
+        tokio::spawn(tls.follow(hangup()?, stop.clone()));
+    }
+    tracing::info!("serving on {scheme}://{address}/");
+    let starting = projects.clone();
+    tokio::spawn(async move {
+        starting.adopt().await;
+        starting.autostart().await;
+    });
+    tokio::spawn(service::stay_alive());
+    service::ready();
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal, clients = clients.len(), "stopping; cells go on");
+    service::stopping();
     stop.cancel();
     let _aborted = accepting.await;
     clients.close();
@@ -62,6 +105,24 @@ async fn serve(host: Host) -> anyhow::Result<()> {
     });
     if ended.await.is_err() {
         tracing::info!(clients = clients.len(), requests = connections.len(), "not waiting any longer");
+    }
+    Ok(())
+}
+
+/// Leaves this process what serving takes, before the runtime starts the threads that inherit it.
+fn wall_in(host: &Host, tls: Option<&Tls>) -> anyhow::Result<()> {
+    // It becomes a store while that can still be written: the server itself brings no image in.
+    Store::open(host.images.try_clone().context("copy a descriptor")?)?;
+    let mut read = vec![host.images.as_fd(), host.run.as_fd()];
+    if let Some(tls) = tls {
+        tls.warn_if_unreadable();
+        read.extend(tls.folders());
+    }
+    let reach = Reach { written: &[host.projects.as_fd()], read: &read, port: host.config.listen.port() };
+    match confine(&reach).context("confine the server (does the kernel have seccomp?)")? {
+        Enforced::Fully => tracing::info!("confined by seccomp and Landlock"),
+        Enforced::Partly => tracing::warn!("confined by seccomp, and by Landlock partly: `cloister doctor` says more"),
+        Enforced::Not => tracing::warn!("confined by seccomp, not by Landlock: `cloister doctor` says more"),
     }
     Ok(())
 }

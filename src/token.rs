@@ -1,16 +1,20 @@
-//! The owner's token: made at the first start, kept in a file that only the service user and root can read.
+//! The owner's token: made at the first start, kept in a file that only the service user and root can read. And one for what
+//! the server counts, if an operator has made one.
 //!
-//! It knows the file, not who is asked for the token; what it lets through is decided elsewhere.
+//! It knows the files, not who is asked for a token; what it lets through is decided elsewhere.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
-use anyhow::{Context, ensure};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, fchown, fstat, openat, renameat_with, unlinkat};
+use anyhow::{Context, anyhow, ensure};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, fchown, fstat, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use sandbox::privilege::ServiceUser;
+
+use crate::config::Config;
 
 /// The file's name in the state folder.
 pub(crate) const FILE: &str = "owner.token";
@@ -44,17 +48,36 @@ pub(crate) fn read_owner(state: BorrowedFd<'_>, uid: u32) -> anyhow::Result<Stri
         ensure!(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile, "it is no regular file: remove it");
         ensure!(stat.st_mode & 0o077 == 0, "others can read it: `chmod 600` it, or remove it for a new one");
         ensure!([0, uid].contains(&stat.st_uid), "it belongs to user id {}: `chown` it to {uid}", stat.st_uid);
-        let mut text = String::new();
-        File::from(file).take(TOKEN_BYTES_MAX as u64 + 2).read_to_string(&mut text)?;
-        let token = text.trim_end();
-        let plain = token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
-        ensure!(
-            plain && (TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()),
-            "it must hold {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} of A-Z, a-z, 0-9, '-', '.', '_' and '~': remove it for a new one"
-        );
-        Ok(token.to_owned())
+        token_in(file.into()).map_err(|error| anyhow!("{error:#}: remove it for a new one"))
     };
     read().with_context(|| format!("read {FILE} in the state folder"))
+}
+
+/// Reads the operator's token for what the server counts. The file's group may read it, as whoever collects the counts must.
+pub(crate) fn read_metrics(path: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = path else { return Ok(None) };
+    let read = || {
+        let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+        let stat = fstat(&file)?;
+        ensure!(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile, "it is no regular file");
+        ensure!(stat.st_mode & 0o007 == 0, "everybody can read it: `chmod o=` it");
+        token_in(file.into())
+    };
+    let read = read().with_context(|| format!("read metrics_token_file {}", path.display()));
+    read.map(Some)
+}
+
+/// The token that a file holds.
+fn token_in(file: File) -> anyhow::Result<String> {
+    let mut text = String::new();
+    file.take(TOKEN_BYTES_MAX as u64 + 2).read_to_string(&mut text)?;
+    let token = text.trim_end();
+    let plain = token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte));
+    ensure!(
+        plain && (TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()),
+        "it must hold {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} of A-Z, a-z, 0-9, '-', '.', '_' and '~'"
+    );
+    Ok(token.to_owned())
 }
 
 /// Makes the file under another name and moves it into place whole; whoever comes second keeps the first one's.
@@ -100,6 +123,16 @@ fn base64url(bytes: &[u8]) -> String {
     text
 }
 
+/// The token of the server on this machine.
+pub(crate) fn of_this_machine(config: &Config) -> anyhow::Result<String> {
+    let read = || {
+        let state = File::open(&config.state).with_context(|| config.state.display().to_string())?;
+        let uid = ServiceUser::find(&config.user).map_or(0, |user| user.uid);
+        read_owner(state.as_fd(), uid)
+    };
+    read().context("no token: give one by CLOISTER_TOKEN or --token, or be root on the server's machine")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +163,24 @@ mod tests {
         assert!(mode(0o600));
         std::fs::set_permissions(folder.path().join(FILE), PermissionsExt::from_mode(0o640)).unwrap();
         assert!(format!("{:#}", read_owner(state.as_fd(), uid).unwrap_err()).contains("chmod 600"));
+    }
+
+    #[test]
+    fn a_token_for_metrics_is_hidden_from_everybody_but_a_group() {
+        assert_eq!(read_metrics(None).unwrap(), None);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let refused = || format!("{:#}", read_metrics(Some(&path)).unwrap_err());
+        assert!(refused().contains("metrics_token_file") && refused().contains("No such file"), "{}", refused());
+        std::fs::write(&path, "a-token-of-an-operator-0123456789\n").unwrap();
+        let allow = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        allow(0o644);
+        assert!(refused().contains("chmod o="), "{}", refused());
+        allow(0o640);
+        assert_eq!(read_metrics(Some(&path)).unwrap().as_deref(), Some("a-token-of-an-operator-0123456789"));
+        std::fs::write(&path, "short").unwrap();
+        assert!(refused().contains("22 to 256"), "{}", refused());
+        assert!(format!("{:#}", read_metrics(Some(folder.path())).unwrap_err()).contains("no regular file"));
     }
 
     #[test]

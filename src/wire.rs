@@ -160,6 +160,23 @@ pub(crate) enum Tell {
         kills: u64,
         /// The limit that was reached, in bytes.
         limit_bytes: u64,
+        /// The program that was killed last, where that is known: up to 15 bytes of its name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        victim: Option<String>,
+    },
+    /// The kernel has refused the project more processes. Said every few seconds at most.
+    OutOfPids {
+        /// How many, since the cell's birth.
+        refusals: u64,
+        /// The limit that was reached.
+        limit: u64,
+    },
+    /// The project has no room left within its limit of disk. Said every few seconds at most.
+    OutOfDisk {
+        /// How often that was found, since the cell's birth.
+        times: u64,
+        /// The limit, in bytes.
+        limit_bytes: u64,
     },
     /// The hold is there.
     Attached {

@@ -17,7 +17,7 @@ pub const INDEX_DEPTH_MAX: usize = 4;
 /// Layers of an image, as many as other engines take.
 const LAYERS_MAX: usize = 128;
 
-/// Bytes of all words of a configuration that go along with each request for a cell.
+/// Bytes of all words of a configuration that go along with each request for a cell, as they travel: a control takes six.
 const WORDS_BYTES_MAX: usize = 48 << 10;
 
 /// An image whose documents fit together.
@@ -183,8 +183,8 @@ impl Wishes {
         if words().any(|word| word.contains('\0')) {
             return Err(Error::refused("image configuration: a word contains a NUL"));
         }
-        // Quotes and a comma for each, when it travels.
-        if words().map(|word| word.len() + 3).sum::<usize>() > WORDS_BYTES_MAX {
+        let travelling = |word: &String| serde_json::to_string(word).map_or(usize::MAX, |text| text.len() + 1);
+        if words().map(travelling).fold(0, usize::saturating_add) > WORDS_BYTES_MAX {
             return Err(Error::refused(format_args!(
                 "image configuration: environment and command are longer than {WORDS_BYTES_MAX} bytes"
             )));
@@ -426,6 +426,8 @@ mod tests {
         refused(config(|c| c["rootfs"]["diff_ids"] = json!(["sha256:../../x", "y"])), 2, "hex digits");
         refused(config(|c| c["config"]["Env"] = json!(["A=\0"])), 2, "NUL");
         refused(config(|c| c["config"]["Env"] = json!(vec!["A=b"; 30_000])), 2, "longer than");
+        // As it would travel to the launcher.
+        refused(config(|c| c["config"]["User"] = json!("\u{1}".repeat(9_000))), 2, "longer than");
         refused(b"[".to_vec(), 2, "image configuration: ");
         let config = config(|_| {});
         let error = Image::check(&manifest(&config, 2), b"{}").unwrap_err().to_string();

@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::spec::ProjectId;
 
 /// Version of both wires. A server refuses by name a cell whose version it doesn't speak.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
+
+/// Oldest version that a server speaks: cells go on while it is upgraded. One of version 5 never says [`Reply::OutOfPids`]
+/// or [`Reply::OutOfDisk`].
+pub const VERSION_MIN: u32 = 5;
 
 /// Largest control message in bytes: an environment of 64 KiB and a command of 64 KiB fit.
 pub const CONTROL_BYTES_MAX: usize = 192 * 1024;
@@ -270,6 +274,21 @@ pub enum Reply {
         /// How many, since the cell's birth.
         kills: u64,
         /// The limit that was reached, in bytes.
+        limit_bytes: u64,
+    },
+    /// The kernel has refused processes of the cell because it has as many as it may. Sent on every control connection, every
+    /// few seconds at most.
+    OutOfPids {
+        /// How many, since the cell's birth.
+        refusals: u64,
+        /// The limit that was reached.
+        limit: u64,
+    },
+    /// The cell has no room left within its limit of disk. Sent on every control connection, every few seconds at most.
+    OutOfDisk {
+        /// How often that was found, since the cell's birth.
+        times: u64,
+        /// The limit, in bytes.
         limit_bytes: u64,
     },
     /// The request could not be carried out.

@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::ids::{IDS_PER_CELL, IdRange};
 use crate::packet;
+use crate::rootless::Standing;
 use crate::sys::{self, Fork};
 
 /// Most projects whose maps are kept: two descriptors each, well below any limit on open files.
@@ -31,18 +32,23 @@ pub(crate) struct IdMaps {
 /// The maps of recent projects, newest last: making one costs a fork.
 #[derive(Debug)]
 pub(crate) struct Cache {
+    standing: Standing,
     service_uid: u32,
     service_gid: u32,
     kept: VecDeque<IdMaps>,
 }
 
 impl Cache {
-    pub(crate) fn new(service_uid: u32, service_gid: u32) -> Self {
-        Self { service_uid, service_gid, kept: VecDeque::new() }
+    pub(crate) fn new(standing: Standing, service_uid: u32, service_gid: u32) -> Self {
+        Self { standing, service_uid, service_gid, kept: VecDeque::new() }
     }
 
-    /// The maps for a cell with this range whose sessions run as `user` (user and group id inside).
-    pub(crate) fn get(&mut self, range: IdRange, user: (u32, u32)) -> io::Result<&IdMaps> {
+    /// The maps for a cell with this range whose sessions run as `user` (user and group id inside). `None` without root: the
+    /// kernel maps a mount's owners only for who may mount the file system itself.
+    pub(crate) fn get(&mut self, range: IdRange, user: (u32, u32)) -> io::Result<Option<&IdMaps>> {
+        if self.standing == Standing::User {
+            return Ok(None);
+        }
         if let Some(index) = self.kept.iter().position(|maps| maps.range == range && maps.user == user) {
             let maps = self.kept.remove(index).expect("the index was just found");
             self.kept.push_back(maps);
@@ -57,7 +63,7 @@ impl Cache {
             let workspace = user_namespace(&uids, &gids)?;
             self.kept.push_back(IdMaps { range, user, image, workspace });
         }
-        Ok(self.kept.back().expect("just pushed"))
+        Ok(self.kept.back())
     }
 }
 
@@ -105,12 +111,6 @@ pub(crate) fn write_maps(pid: rustix::process::Pid, uids: &str, gids: &str) -> i
         std::fs::OpenOptions::new().write(true).open(path)?.write_all(map.as_bytes())?;
     }
     Ok(())
-}
-
-/// Lends a map to [`crate::mount::set`].
-pub(crate) fn lend(namespace: &OwnedFd) -> Option<BorrowedFd<'_>> {
-    use std::os::fd::AsFd;
-    Some(namespace.as_fd())
 }
 
 #[cfg(test)]

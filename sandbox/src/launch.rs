@@ -14,23 +14,28 @@ use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::alarm::Alarm;
 use crate::cgroup::{self, Cgroups, Leaf};
+use crate::disk;
 use crate::failure::{Context, Failure};
 use crate::idmap::{self, Cache};
-use crate::ids::IdRange;
+use crate::ids::{IdRange, SubordinateIds};
 use crate::init::{self, Birth};
+use crate::kernel_log::KernelLog;
 use crate::launcher::folders::Folders;
 use crate::mount;
 use crate::namespaces::Namespaces;
-use crate::oom::OomWatch;
 use crate::packet;
 use crate::plan::{Step, plan};
+use crate::policy::{Choice, Leeway};
 use crate::privilege::{conceal, regain_capabilities};
-use crate::seccomp::Policy;
-use crate::spec::{CellSpec, ProjectId};
+use crate::rootless::Standing;
+use crate::seccomp::Filters;
+use crate::spec::{CellSpec, DISK_BYTES_MAX, DISK_BYTES_MIN, IO_BYTES_PER_S_MIN, Limits, ProjectId};
 use crate::step::{Materials, carry_out};
 use crate::storage::{self, Storage};
 use crate::sys::{self, Fork};
+use crate::usage::Usage;
 use crate::users;
 
 /// Longest wait for a cell's set-up; it takes 3 ms, under the heaviest load some hundred.
@@ -46,9 +51,14 @@ const REPORT_BYTES_MAX: usize = 4096;
 pub(crate) struct Workshop {
     pub(crate) folders: Folders,
     pub(crate) cgroups: Cgroups,
-    pub(crate) policy: Policy,
+    /// What the operator lets projects choose of the policy.
+    pub(crate) leeway: Leeway,
+    pub(crate) filters: Filters,
     pub(crate) maps: Cache,
     pub(crate) namespaces: Namespaces,
+    pub(crate) kernel_log: KernelLog,
+    /// Host ids that no project may have.
+    pub(crate) others: SubordinateIds,
     /// Whether something was thrown away since a sweeper last began.
     pub(crate) trashed: bool,
 }
@@ -71,6 +81,9 @@ impl Workshop {
     /// Starts a cell. If any step fails, nothing of it is left.
     pub(crate) fn launch(&mut self, spec: &CellSpec) -> Result<Launched, Failure> {
         check(spec)?;
+        self.leeway
+            .check(&spec.policy)
+            .map_err(|reason| Failure::new("check the request", format!("policy.{reason}")))?;
         let Some(storage) = self.claim(&spec.project)? else { return Ok(Launched::Running) };
         match self.launch_locked(spec, &storage) {
             Ok(()) => Ok(Launched::Started),
@@ -82,12 +95,41 @@ impl Workshop {
         }
     }
 
+    /// What a project's running cell uses; `None` if there is none.
+    pub(crate) fn usage(&mut self, project: &ProjectId) -> Result<Option<Usage>, Failure> {
+        let mut usage = self.cgroups.usage(project)?;
+        if let Some(usage) = &mut usage
+            && usage.memory.kills > 0
+        {
+            usage.memory.victim = self.kernel_log.victim(project);
+        }
+        Ok(usage)
+    }
+
     /// Ends what runs in a project's cell and removes what is left of it.
     pub(crate) fn remove(&mut self, project: &ProjectId) -> Result<(), Failure> {
         self.cgroups.remove(project)?;
+        if self.cgroups.is_none() {
+            self.kill_init(project).step("kill the cell's first process")?;
+        }
         let storage = Storage::lock_within(&self.folders.cells, project, LOCK_WAIT).step("lock the cell's storage")?;
         let storage = storage.ok_or_else(|| Failure::new("end the cell", "its processes don't go away"))?;
         self.throw_away(project, storage)
+    }
+
+    /// Kills a cell's first process, and with it all others.
+    fn kill_init(&self, project: &ProjectId) -> io::Result<()> {
+        use rustix::process::{Signal, pidfd_send_signal};
+        let Some(init) = storage::init(&self.folders.cells, project)? else { return Ok(()) };
+        let kill = || match pidfd_send_signal(&init, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        match self.folders.standing {
+            Standing::Root => kill(),
+            // Another launcher's cell is in a namespace in which we are not root; but it is the same user of the host.
+            Standing::User => as_cell_root(IdRange::SHARED, kill),
+        }
     }
 
     /// Removes what is left of cells that died while no server was there to do it. Live ones hold their lock.
@@ -107,8 +149,10 @@ impl Workshop {
 
     fn throw_away(&mut self, project: &ProjectId, storage: Storage) -> Result<(), Failure> {
         unlink(&self.folders.sockets, &socket_name(project)).step("remove the cell's socket")?;
+        disk::close(&mut self.folders, project)?;
         storage.discard(&self.folders.cells, project, &self.folders.trash).step("throw away the cell's upper layer")?;
         self.namespaces.end(project);
+        self.kernel_log.forget(project);
         self.trashed = true;
         Ok(())
     }
@@ -125,67 +169,82 @@ impl Workshop {
     }
 
     fn launch_locked(&mut self, spec: &CellSpec, storage: &Storage) -> Result<(), Failure> {
-        let range = IdRange::of(self.folders.ids.as_fd(), &spec.project).step("allocate host ids")?;
+        let filter = self.filters.get(&spec.policy).step("make the system call filter")?;
+        let range = match self.folders.standing {
+            Standing::Root => IdRange::of(self.folders.ids.as_fd(), &spec.project, &self.others),
+            Standing::User => Ok(IdRange::SHARED),
+        }
+        .step("allocate host ids")?;
         storage.note_layers(&spec.layers).step("note the cell's layers")?;
-        let (upper, work) = storage.layers(range.base()).step("make the cell's upper layer")?;
-        let (root, workspace, devices) = self.mounts(spec, range, &upper, &work)?;
+        let claim = disk::Claim { project: &spec.project, range, bytes_max: spec.limits.disk_bytes_max };
+        // Who makes and grows file systems reads what a tenant wrote: it has no part in what the project was granted.
+        let tools = self.filters.get(&Choice::default()).step("make the system call filter")?;
+        let disk = disk::open(&mut self.folders, &tools, &claim, storage)?;
+        let (upper, work) = Storage::layers(&disk.changes, range.base()).step("make the cell's upper layer")?;
+        let (root, devices) = self.mounts(spec, range, &disk.workspace, &upper, &work)?;
+        drop(disk.place);
         let listener = listen(&self.folders, &spec.project).step("open the cell's control socket")?;
         let mut group = self.cgroups.create(&spec.project, &spec.limits)?;
-        let materials = Materials { root, devices, workspace, policy: &self.policy };
-        let birth = Birth { spec: spec.clone(), listener, oom: group.oom.take() };
+        let materials = Materials { root, devices, workspace: disk.workspace, filter: &filter };
+        let birth = Birth { spec: spec.clone(), listener, alarms: std::mem::take(&mut group.alarms) };
         let pid = give_birth(birth, materials, range, &group, storage)?;
+        if self.cgroups.is_none() {
+            storage.note_init(pid).step("note the cell's first process")?;
+        }
+        disk::confine(&self.folders, &claim)?;
         self.namespaces.keep(&spec.project, pid);
         Ok(())
     }
 
-    /// The mounts that a cell can't make itself: root, workspace, devices.
+    /// The mounts that a cell can't make itself: root and devices; and the workspace's owners.
     fn mounts(
         &mut self,
         spec: &CellSpec,
         range: IdRange,
+        workspace: &OwnedFd,
         upper: &OwnedFd,
         work: &OwnedFd,
-    ) -> Result<(OwnedFd, OwnedFd, OwnedFd), Failure> {
+    ) -> Result<(OwnedFd, OwnedFd), Failure> {
         let folders = &self.folders;
-        let place = format!("{}/workspace", spec.project);
-        let workspace = mount::folder_beneath(&folders.projects, &place)
-            .step_with(|| format!("open the workspace of project {} (is it missing, or a link?)", spec.project))?;
-        let image_maps = self.maps.get(range, (0, 0)).step("make the cell's id map")?;
+        let image_map = self.maps.get(range, (0, 0)).step("make the cell's id map")?.map(|maps| maps.image.as_fd());
         let mut layers = Vec::with_capacity(spec.layers.len());
         for layer in &spec.layers {
             let step = || format!("open the image's layer {}: import the image again", layer.as_str());
             let source = mount::folder_beneath(&folders.layers, layer.as_str()).step_with(step)?;
             let copy = mount::copy_of(source).step_with(step)?;
-            mount::set(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, idmap::lend(&image_maps.image))
+            mount::set(&copy, MountAttrFlags::MOUNT_ATTR_RDONLY, image_map)
                 .step("map the owners of the image's files")?;
             layers.push(copy);
         }
-        let root =
-            mount::overlay(&layers, upper.as_fd(), work.as_fd(), folders.stage.as_fd()).step("mount the overlay")?;
-        let devices = mount::copy_of(&folders.devices).step("copy the devices")?;
+        // Overlay writes with the rights of who mounted it: were that the host's root, a cell would have what of a full disk
+        // is kept for root.
+        let mounted =
+            as_cell_root(range, || mount::overlay(&layers, upper.as_fd(), work.as_fd(), folders.stage.as_fd()));
+        let root = mounted.step("mount the overlay")?;
+        let devices = mount::tree_of(&folders.devices).step("copy the devices")?;
         // Before Linux 6.3 a tmpfs can't be mapped: the nodes then belong to nobody, and work all the same.
-        let _ = mount::set(&devices, MountAttrFlags::empty(), idmap::lend(&image_maps.image));
+        let _ = mount::set(&devices, MountAttrFlags::empty(), image_map);
 
         let user = users::ids(&root, &spec.image.user).step("find the image's user")?;
         let maps = self.maps.get(range, user).step("make the workspace's id map")?;
-        let workspace = mount::copy_of(workspace).step("copy the workspace's mount")?;
         mount::set(
-            &workspace,
+            workspace,
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
-            idmap::lend(&maps.workspace),
+            maps.map(|maps| maps.workspace.as_fd()),
         )
         .step("map the owner of the workspace")?;
-        Ok((root, workspace, devices))
+        if maps.is_none() {
+            let owner = (range.base() + user.0, range.base() + user.1);
+            storage::hand_over(workspace, owner).step("give the workspace to the cell's user")?;
+        }
+        Ok((root, devices))
     }
 }
 
 /// Bounds on what a request may ask for; whoever sends it may be anyone.
-fn check(spec: &CellSpec) -> Result<(), Failure> {
+pub(crate) fn check(spec: &CellSpec) -> Result<(), Failure> {
     const LAYERS_MAX: usize = 128;
     const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
-    const OPEN_FILES_MIN: u32 = 256;
-    const PIDS_MIN: u32 = 8;
-    const MEMORY_BYTES_MIN: u64 = 16 << 20;
     let refuse = |what: &str| Err(Failure::new("check the request", what));
     let environment = spec.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
         + spec.image.env.iter().map(String::len).sum::<usize>();
@@ -202,7 +261,17 @@ fn check(spec: &CellSpec) -> Result<(), Failure> {
     if !crate::log::valid_ring_bytes(spec.log_bytes) {
         return refuse("log_bytes must be a power of two from 65536 to 67108864");
     }
-    let limits = &spec.limits;
+    check_limits(&spec.limits)
+}
+
+/// Bounds on limits alone, for a cell that runs as for one that is to be made.
+pub(crate) fn check_limits(limits: &Limits) -> Result<(), Failure> {
+    const OPEN_FILES_MIN: u32 = 256;
+    const PIDS_MIN: u32 = 8;
+    const MEMORY_BYTES_MIN: u64 = 16 << 20;
+    // The sessions' logs are files too, of 64 MiB at most.
+    const FILE_BYTES_MIN: u64 = 128 << 20;
+    let refuse = |what: &str| Err(Failure::new("check the request", what));
     if limits.open_files_max < OPEN_FILES_MIN {
         return refuse("limits.open_files_max must be at least 256");
     }
@@ -212,8 +281,20 @@ fn check(spec: &CellSpec) -> Result<(), Failure> {
     if limits.memory_bytes_max < MEMORY_BYTES_MIN {
         return refuse("limits.memory_bytes_max must be at least 16777216");
     }
+    if !(1..=10_000).contains(&limits.cpu_weight) {
+        return refuse("limits.cpu_weight must be 1 to 10000");
+    }
+    if limits.file_bytes_max < FILE_BYTES_MIN {
+        return refuse("limits.file_bytes_max must be at least 134217728");
+    }
     if limits.cpu_millis_max < 10 {
         return refuse("limits.cpu_millis_max must be at least 10");
+    }
+    if limits.io_bytes_per_s_max != 0 && limits.io_bytes_per_s_max < IO_BYTES_PER_S_MIN {
+        return refuse("limits.io_bytes_per_s_max must be 0, or at least 1048576");
+    }
+    if limits.disk_bytes_max != 0 && !(DISK_BYTES_MIN..=DISK_BYTES_MAX).contains(&limits.disk_bytes_max) {
+        return refuse("limits.disk_bytes_max must be 0, or 67108864 to 1125899906842624");
     }
     Ok(())
 }
@@ -264,14 +345,20 @@ fn give_birth(
 /// signals, locked memory) it counts for the maker of a user namespace too: if that were root, one cell could use up what
 /// all cells and the host's own root have.
 fn fork_as(range: IdRange, namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    as_cell_root(range, || sys::fork(namespaces, cgroup))
+}
+
+/// Does something as the host user that is root of the cell, with the launcher's capabilities. A fork stays that user.
+fn as_cell_root<T>(range: IdRange, action: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let launcher = rustix::process::getpid();
     seteuid(nix::unistd::Uid::from_raw(range.base()))?;
-    let forked = regain_capabilities().and_then(|()| sys::fork(namespaces, cgroup));
-    if !matches!(forked, Ok(Fork::Child)) {
+    let outcome = regain_capabilities().and_then(|()| action());
+    if rustix::process::getpid() == launcher {
         seteuid(nix::unistd::Uid::from_raw(0))?;
         // Changing ids made this process visible to debuggers again or not, depending on the host; make it sure.
         conceal()?;
     }
-    forked
+    outcome
 }
 
 /// The cell's first process, until it ends.
@@ -290,10 +377,10 @@ fn be_born(
     }
     let limited = cgroup::enter(doors).step("enter the cell's cgroup");
     let ready = limited.and_then(|()| carry_out(steps, materials)).and_then(|()| {
-        // What the launcher had open is nothing for a cell. Only the lock, the socket, the parent's ear and the one for
-        // kills stay.
+        // What the launcher had open is nothing for a cell. Only the lock, the socket, the parent's ear and those for
+        // limits stay.
         let mut kept = vec![birth.listener.as_raw_fd(), parent.as_raw_fd(), lock.as_raw_fd()];
-        kept.extend(birth.oom.iter().flat_map(OomWatch::descriptors));
+        kept.extend(birth.alarms.iter().flat_map(Alarm::descriptors));
         sys::close_except(&mut kept).step("close the launcher's descriptors")?;
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").step("open /dev/null")?;
         (0..=2)
@@ -357,5 +444,29 @@ fn unlink(folder: &OwnedFd, name: &str) -> io::Result<()> {
     match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_no_cell_can_live_in_are_refused_by_name() {
+        assert!(check_limits(&Limits::default()).is_ok());
+        let wrong = [
+            ("memory_bytes_max", Limits { memory_bytes_max: 0, ..Limits::default() }),
+            ("cpu_millis_max", Limits { cpu_millis_max: 0, ..Limits::default() }),
+            ("cpu_weight", Limits { cpu_weight: 0, ..Limits::default() }),
+            ("cpu_weight", Limits { cpu_weight: u32::MAX, ..Limits::default() }),
+            ("file_bytes_max", Limits { file_bytes_max: 1 << 20, ..Limits::default() }),
+            ("pids_max", Limits { pids_max: 1, ..Limits::default() }),
+            ("open_files_max", Limits { open_files_max: 3, ..Limits::default() }),
+            ("io_bytes_per_s_max", Limits { io_bytes_per_s_max: 1, ..Limits::default() }),
+        ];
+        for (name, limits) in wrong {
+            let refused = check_limits(&limits).unwrap_err();
+            assert!(refused.reason.starts_with(&format!("limits.{name} must be ")), "{}", refused.reason);
+        }
     }
 }

@@ -18,14 +18,30 @@ use crate::sys;
 /// we end up.
 const STRICT: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
+/// How often a path is looked up anew while the kernel isn't sure.
+const LOOKS_MAX: u32 = 1000;
+
 /// Opens `path` beneath a descriptor; see [`STRICT`].
-pub(crate) fn open_beneath(beneath: impl AsFd, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+pub(crate) fn open_beneath(beneath: impl AsFd, path: impl rustix::path::Arg, flags: OFlags) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat2(beneath, path, flags | OFlags::CLOEXEC, Mode::empty(), STRICT)?)
 }
 
 /// Opens the folder `path` beneath a descriptor, for use as a place.
 pub(crate) fn folder_beneath(beneath: impl AsFd, path: &str) -> io::Result<OwnedFd> {
     open_beneath(beneath, path, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Whether `path` is a folder of the tree `root`, links within it followed, but none of `/proc` that lead past any path.
+pub(crate) fn is_folder_within(root: impl AsFd, path: impl rustix::path::Arg) -> bool {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    path.into_with_c_str(|path| {
+        // Behind a `..` the kernel isn't sure while anybody on the host renames or mounts something.
+        let look = || rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve);
+        let sure = (0..LOOKS_MAX).map(|_| look()).find(|looked| !matches!(looked, Err(Errno::AGAIN)));
+        sure.unwrap_or(Err(Errno::AGAIN))
+    })
+    .is_ok()
 }
 
 /// A new file system of type `name` with options (an empty value is a flag), attached nowhere.

@@ -64,7 +64,7 @@ pub(crate) enum Step {
 
 /// Paths of /proc and /sys that tell about the host or its hardware: Docker's list, and the host's load, on which anyone
 /// could also set alarms.
-const MASKED: [&str; 14] = [
+pub const MASKED: [&str; 14] = [
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",
@@ -82,10 +82,10 @@ const MASKED: [&str; 14] = [
 ];
 
 /// Paths of /proc that change the kernel.
-const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+pub const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
 
-/// No namespace within a cell: most kernel escapes begin with one.
-const NO_NAMESPACES: [&str; 8] = [
+/// No namespace within a cell: most kernel escapes begin with one. Paths below /proc/sys.
+pub const NO_NAMESPACES: [&str; 8] = [
     "user/max_user_namespaces",
     "user/max_mnt_namespaces",
     "user/max_pid_namespaces",
@@ -151,12 +151,13 @@ impl fmt::Display for Step {
             Self::Mask(path) => write!(f, "mask /{path}"),
             Self::Pivot => write!(f, "pivot into the root file system"),
             Self::ResourceLimits(limits) => {
-                write!(f, "limit each process to {} open files, no core", limits.open_files_max)
+                let Limits { open_files_max, file_bytes_max, .. } = limits;
+                write!(f, "limit each process to {open_files_max} open files, files of {file_bytes_max} bytes, no core")
             }
             Self::Capabilities => write!(f, "drop capabilities"),
             Self::NoNewPrivileges => write!(f, "forbid new privileges"),
             Self::Landlock => write!(f, "restrict signals and abstract sockets with Landlock"),
-            Self::Seccomp => write!(f, "load the system call filters"),
+            Self::Seccomp => write!(f, "load the system call filter"),
         }
     }
 }
@@ -189,6 +190,7 @@ mod tests {
             limits: Limits::default(),
             network: Network::None,
             log_bytes: crate::log::RING_BYTES_DEFAULT,
+            policy: Default::default(),
         };
         let lines: Vec<String> = plan(&spec).iter().map(Step::to_string).collect();
         let expected = include_str!("plan.txt");

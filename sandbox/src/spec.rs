@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Choice;
+
 /// Longest project id: it is a folder name, and later part of a DNS label.
 const PROJECT_ID_BYTES_MAX: usize = 40;
 
@@ -87,6 +89,15 @@ impl From<LayerId> for String {
     }
 }
 
+/// Least limit of disk in bytes: a file system of a project's own needs some of it for itself.
+pub const DISK_BYTES_MIN: u64 = 64 << 20;
+
+/// Most, beyond any one host.
+pub const DISK_BYTES_MAX: u64 = 1 << 50;
+
+/// Least limit of a disk's speed in bytes a second: with less a cell takes minutes to start a program.
+pub const IO_BYTES_PER_S_MIN: u64 = 1 << 20;
+
 /// What a cell may use. Written to its cgroup before its first process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -99,12 +110,30 @@ pub struct Limits {
     pub pids_max: u32,
     /// Open files of one process.
     pub open_files_max: u32,
+    /// The workspace and the cell's changes to its image together, in bytes; 0 is no limit.
+    pub disk_bytes_max: u64,
+    /// Share of processors beside other cells when all of them want more than there is: 1 to 10,000, where 100 is usual.
+    pub cpu_weight: u32,
+    /// Largest file that a process may write, in bytes.
+    pub file_bytes_max: u64,
+    /// What may be read from the disks of the host's in a second, and as much written to them, in bytes; 0 is no limit.
+    pub io_bytes_per_s_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // A class of thirty on one 64 GiB host: enough for a compiler each, little enough that one can't take all.
-        Self { memory_bytes_max: 2 << 30, cpu_millis_max: 2000, pids_max: 1024, open_files_max: 16_384 }
+        Self {
+            memory_bytes_max: 2 << 30,
+            cpu_millis_max: 2000,
+            pids_max: 1024,
+            open_files_max: 16_384,
+            disk_bytes_max: 0,
+            cpu_weight: 100,
+            // Larger than what anybody works on in a cell; a stray seek makes a larger one.
+            file_bytes_max: 1 << 40,
+            io_bytes_per_s_max: 0,
+        }
     }
 }
 
@@ -151,6 +180,8 @@ pub struct CellSpec {
     pub network: Network,
     /// Size of each session's log in bytes: a power of two, 64 KiB to 64 MiB.
     pub log_bytes: u32,
+    /// What it may ask of the kernel.
+    pub policy: Choice,
 }
 
 #[cfg(test)]

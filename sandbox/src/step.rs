@@ -7,7 +7,6 @@ use caps::Capability;
 use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use nix::mount::MsFlags;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
@@ -15,8 +14,8 @@ use rustix::mount::MountAttrFlags;
 use crate::failure::{Context, Failure};
 use crate::mount;
 use crate::plan::{Kind, Prepared, Step};
-use crate::privilege::{conceal, keep_capabilities};
-use crate::seccomp::Policy;
+use crate::privilege::{become_root, conceal, keep_capabilities};
+use crate::seccomp::Filter;
 use crate::sys;
 
 /// What root of a cell can do, to its own files and processes: what `apt-get install` and `su` need. No raw sockets, no
@@ -32,12 +31,18 @@ pub(crate) const CAPABILITIES: [Capability; 8] = [
     Capability::CAP_SETUID,
 ];
 
+/// Bytes of message queues that one user of the cell may have: the kernel's own default, whatever the host has made of it.
+const QUEUE_BYTES_MAX: u64 = 819_200;
+
+/// Memory that one process may lock in bytes: the kernel's default, enough for keys and for what debuggers lock.
+const LOCKED_BYTES_MAX: u64 = 8 << 20;
+
 /// What the launcher hands to a cell's first process for its set-up.
 pub(crate) struct Materials<'a> {
     pub(crate) root: OwnedFd,
     pub(crate) devices: OwnedFd,
     pub(crate) workspace: OwnedFd,
-    pub(crate) policy: &'a Policy,
+    pub(crate) filter: &'a Filter,
 }
 
 /// What one step leaves for a later one.
@@ -58,7 +63,7 @@ pub(crate) fn carry_out(steps: &[Step], materials: &Materials<'_>) -> Result<(),
 fn one(step: &Step, materials: &Materials<'_>, kept: &mut Kept) -> io::Result<()> {
     let root = &materials.root;
     match step {
-        Step::Root => become_root(),
+        Step::Root => become_root().and_then(|()| conceal()),
         Step::Private => {
             Ok(nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?)
         }
@@ -68,7 +73,11 @@ fn one(step: &Step, materials: &Materials<'_>, kept: &mut Kept) -> io::Result<()
         Step::Attach(Prepared::Root, _) => mount::attach(root, mount::folder("/".as_ref())?),
         Step::Attach(Prepared::Devices, at) => mount::attach(&materials.devices, folder(root, at)?),
         Step::Attach(Prepared::Workspace, at) => mount::attach(&materials.workspace, folder(root, at)?),
-        Step::File(path, text) => write_file(root, path, text),
+        Step::File(path, text) => match write_file(root, path, text) {
+            // A full project must get its terminal all the same: to make room.
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
+            other => other,
+        },
         Step::Mount(kind, at) => {
             mount::attach(file_system(*kind)?, folder(root, at)?)?;
             if *kind == Kind::Processes {
@@ -88,26 +97,28 @@ fn one(step: &Step, materials: &Materials<'_>, kept: &mut Kept) -> io::Result<()
         Step::Mask(path) => on_existing(root, path, |place| mask(root, place, &mut kept.blank)),
         Step::Pivot => mount::pivot(root),
         Step::ResourceLimits(limits) => {
-            let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE)?;
-            // Without CAP_SYS_RESOURCE on the host, its own limit is the most there is.
-            let files = u64::from(limits.open_files_max).min(hard);
-            setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+            for (resource, most) in [
+                (Resource::RLIMIT_NOFILE, u64::from(limits.open_files_max)),
+                (Resource::RLIMIT_FSIZE, limits.file_bytes_max),
+                (Resource::RLIMIT_MSGQUEUE, QUEUE_BYTES_MAX),
+                (Resource::RLIMIT_MEMLOCK, LOCKED_BYTES_MAX),
+                // Nobody comes before others.
+                (Resource::RLIMIT_RTPRIO, 0),
+                (Resource::RLIMIT_NICE, 0),
+            ] {
+                let (_, hard) = nix::sys::resource::getrlimit(resource)?;
+                // Without CAP_SYS_RESOURCE on the host, its own limit is the most there is.
+                let most = most.min(hard);
+                setrlimit(resource, most, most)?;
+            }
             // Not 0: where the host pipes cores to a program, the kernel asks no limit but this one (`do_coredump`).
             Ok(setrlimit(Resource::RLIMIT_CORE, 1, 1)?)
         }
         Step::Capabilities => keep_capabilities(&CAPABILITIES),
         Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
         Step::Landlock => restrict_scopes().map_err(io::Error::other),
-        Step::Seccomp => materials.policy.apply().map_err(io::Error::other),
+        Step::Seccomp => materials.filter.apply(),
     }
-}
-
-/// Root of the cell, and of nothing else.
-fn become_root() -> io::Result<()> {
-    setgroups(&[])?;
-    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
-    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
-    conceal()
 }
 
 /// Opens a folder of the image as a place for a mount; makes it if the image has nothing there.

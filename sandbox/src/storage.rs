@@ -9,11 +9,25 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, chownat, flock};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, chownat, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::mount;
 use crate::spec::{LayerId, ProjectId};
+
+/// The file that says which layers a cell uses: the first thing that it leaves.
+const LAYERS: &str = "layers";
+
+/// The file that says which process a cell's first is, where no cgroup tells.
+const INIT: &str = "init";
+
+/// The folder of a cell's changes to the image, unless they lie in a file system of the project's own.
+const CHANGES: &str = "changes";
+
+/// How deep the folders may be that a user has put into a workspace before its first cell: each takes a descriptor while those
+/// in it are gone through.
+const HANDED_DEPTH_MAX: usize = 200;
 
 /// A cell's folder, locked by us.
 #[derive(Debug)]
@@ -28,7 +42,7 @@ impl Storage {
     pub(crate) fn lock(cells: &OwnedFd, project: &ProjectId) -> io::Result<Option<Self>> {
         loop {
             make(cells, project.as_str())?;
-            let opened = mount::folder_beneath(cells, project.as_str()).and_then(|folder| {
+            let opened = folder_of(cells, project).and_then(|folder| {
                 let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
                 let lock = rustix::fs::openat(&folder, "lock", flags, Mode::RUSR | Mode::WUSR)?;
                 Ok(Self { folder, lock })
@@ -69,19 +83,25 @@ impl Storage {
         }
     }
 
-    /// Fresh folders for the overlay, owned by the cell's root (host id `owner`): upper and work.
-    pub(crate) fn layers(&self, owner: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    /// Fresh folders below `parent` for the overlay, owned by the cell's root (host id `owner`): upper and work.
+    pub(crate) fn layers(parent: &OwnedFd, owner: u32) -> io::Result<(OwnedFd, OwnedFd)> {
         let make_owned = |name: &str| {
-            rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o755))?;
-            chownat(&self.folder, name, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)), AtFlags::empty())?;
-            mount::folder_beneath(&self.folder, name)
+            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+            chownat(parent, name, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)), AtFlags::empty())?;
+            mount::folder_beneath(parent, name)
         };
         Ok((make_owned("upper")?, make_owned("work")?))
     }
 
+    /// The folder of the cell's changes to the image, fresh.
+    pub(crate) fn changes(&self) -> io::Result<OwnedFd> {
+        rustix::fs::mkdirat(&self.folder, CHANGES, Mode::RWXU)?;
+        mount::folder_beneath(&self.folder, CHANGES)
+    }
+
     /// Whether a cell has been here whose end nobody has seen to.
     pub(crate) fn is_used(&self) -> io::Result<bool> {
-        match rustix::fs::statat(&self.folder, "upper", AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(&self.folder, LAYERS, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
@@ -90,9 +110,18 @@ impl Storage {
 
     /// Notes which layers the cell uses, for whoever wants to remove one.
     pub(crate) fn note_layers(&self, layers: &[LayerId]) -> io::Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = rustix::fs::openat(&self.folder, "layers", flags, Mode::RUSR | Mode::WUSR)?;
         let text: String = layers.iter().map(|layer| format!("{}\n", layer.as_str())).collect();
+        self.note(LAYERS, &text)
+    }
+
+    /// Notes the cell's first process, for [`init`].
+    pub(crate) fn note_init(&self, pid: Pid) -> io::Result<()> {
+        self.note(INIT, &pid.to_string())
+    }
+
+    fn note(&self, name: &str, text: &str) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)?;
         io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
     }
 
@@ -100,6 +129,13 @@ impl Storage {
     pub(crate) fn discard(self, cells: &OwnedFd, project: &ProjectId, trash: &OwnedFd) -> io::Result<()> {
         throw_away(cells, project.as_str(), trash)
     }
+}
+
+/// A project's storage. Not by [`mount::folder_beneath`]: the kernel takes a folder that another launcher throws away at that
+/// moment for one that leads out of where it was looked for.
+fn folder_of(cells: &OwnedFd, project: &ProjectId) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(cells, project.as_str(), flags, Mode::empty())?)
 }
 
 /// Moves the folder `name` below `parent` into the trash. One that isn't there is gone already.
@@ -132,15 +168,64 @@ pub(crate) fn empty(trash: &OwnedFd) -> io::Result<()> {
     outcome
 }
 
+/// Gives a workspace that is still the service user's, whom a launcher without root sees as root, to an owner, with all in it
+/// that is the service user's too. The folder itself comes last: what is interrupted is begun again.
+pub(crate) fn hand_over(folder: &OwnedFd, owner: (u32, u32)) -> io::Result<()> {
+    let folder = listing(folder, ".")?;
+    if rustix::fs::fstat(&folder)?.st_uid != 0 {
+        return Ok(());
+    }
+    hand_over_tree(&folder, owner, 0)
+}
+
+fn hand_over_tree(folder: &OwnedFd, owner: (u32, u32), depth: usize) -> io::Result<()> {
+    if depth > HANDED_DEPTH_MAX {
+        return Err(io::Error::other(format!(
+            "its folders are nested more than {HANDED_DEPTH_MAX} deep: flatten them"
+        )));
+    }
+    let (uid, gid) = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            hand_over_tree(&listing(folder, name)?, owner, depth + 1)?;
+        } else if stat.st_uid == 0 {
+            chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+    }
+    Ok(rustix::fs::fchown(folder, uid, gid)?)
+}
+
+/// The first process of a project's running cell, where no cgroup tells; `None` if no cell runs.
+pub(crate) fn init(cells: &OwnedFd, project: &ProjectId) -> io::Result<Option<OwnedFd>> {
+    let Some(pid) = noted_init(cells, project)? else { return Ok(None) };
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(None) };
+    // It holds the lock as long as it lives; with the note unchanged until now, it is the process that we have opened.
+    let runs = Storage::lock(cells, project)?.is_none() && noted_init(cells, project)? == Some(pid);
+    Ok(runs.then_some(process))
+}
+
+fn noted_init(cells: &OwnedFd, project: &ProjectId) -> io::Result<Option<Pid>> {
+    let opened = folder_of(cells, project).and_then(|folder| mount::open_beneath(folder, INIT, OFlags::RDONLY));
+    match opened.and_then(|file| io::read_to_string(std::fs::File::from(file))) {
+        Ok(text) => Ok(text.parse().ok().and_then(Pid::from_raw)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Whose running cell uses a layer, if any does.
 pub(crate) fn user_of_layer(cells: &OwnedFd, layer: &LayerId) -> io::Result<Option<ProjectId>> {
     for project in projects(cells)? {
-        let folder = mount::folder_beneath(cells, project.as_str())?;
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let noted = match rustix::fs::openat(&folder, "layers", flags, Mode::empty()) {
-            Ok(file) => io::read_to_string(std::fs::File::from(file))?,
-            Err(Errno::NOENT) => continue,
-            Err(error) => return Err(error.into()),
+        let noted = folder_of(cells, &project).and_then(|folder| mount::open_beneath(folder, LAYERS, OFlags::RDONLY));
+        let noted = match noted.and_then(|file| io::read_to_string(std::fs::File::from(file))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            noted => noted?,
         };
         if noted.lines().any(|line| line == layer.as_str()) && Storage::lock(cells, &project)?.is_none() {
             return Ok(Some(project));
@@ -288,12 +373,12 @@ mod tests {
         let project = ProjectId::parse("demo").unwrap();
         let layer = LayerId::parse(&"a".repeat(64)).unwrap();
         let storage = Storage::lock(&cells, &project).unwrap().unwrap();
+        assert!(!storage.is_used().unwrap());
         storage.note_layers(std::slice::from_ref(&layer)).unwrap();
+        assert!(storage.is_used().unwrap());
         assert!(Storage::lock(&cells, &project).unwrap().is_none());
         assert_eq!(user_of_layer(&cells, &layer).unwrap(), Some(project.clone()));
-        assert!(!storage.is_used().unwrap());
-        storage.layers(0).unwrap();
-        assert!(storage.is_used().unwrap());
+        Storage::layers(&storage.changes().unwrap(), 0).unwrap();
         std::fs::create_dir(base.path().join("trash")).unwrap();
         let trash = listing(&cells, "trash").unwrap();
         storage.discard(&cells, &project, &trash).unwrap();
@@ -315,8 +400,9 @@ mod tests {
             let trash = listing(&cells, "trash").unwrap();
             for _ in 0..200 {
                 if let Some(storage) = Storage::lock(&cells, &project).unwrap() {
-                    storage.layers(0).unwrap();
-                    std::fs::create_dir_all(base.path().join("demo/upper/a/b/c")).unwrap();
+                    storage.note_layers(&[]).unwrap();
+                    Storage::layers(&storage.changes().unwrap(), 0).unwrap();
+                    std::fs::create_dir_all(base.path().join("demo/changes/upper/a/b/c")).unwrap();
                     std::thread::yield_now();
                     assert!(storage.is_used().unwrap() && storage.is_in(&cells, &project).unwrap());
                     storage.discard(&cells, &project, &trash).unwrap();

@@ -172,7 +172,7 @@ pub(crate) fn mount_setattr(
 }
 
 /// An own copy of a descriptor that somebody else gave as a number, close-on-exec.
-pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl on any number is harmless.
     let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
     if copy == -1 {
@@ -198,6 +198,15 @@ pub(crate) fn packet_mode(master: impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Tries to get a page of memory that may be executed.
+#[cfg(test)]
+pub(crate) fn executable_page() -> io::Result<()> {
+    let length = NonZeroUsize::MIN;
+    // SAFETY: a fresh private mapping at an address of the kernel's choice aliases nothing, and nobody uses it.
+    unsafe { nix::sys::mman::mmap_anonymous(None, length, ProtFlags::PROT_EXEC, MapFlags::MAP_PRIVATE) }?;
+    Ok(())
+}
+
 /// Brings the loopback interface of the present network namespace up.
 pub(crate) fn loopback_up() -> io::Result<()> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
@@ -209,6 +218,15 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the kernel reads one ifreq, which lives through the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel run a filter for every system call of this process and its children, for good (seccomp(2)).
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel copies `len` instructions, which live through the call, and checks each; it writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -239,4 +257,188 @@ pub(crate) fn close_except(kept: &mut [RawFd]) -> io::Result<()> {
         first = last.saturating_add(2);
     }
     Ok(())
+}
+
+/// Makes the file system's kernel call `request` of `file` with a structure that it reads and may change.
+///
+/// # Safety
+/// `request` must take a pointer to a `T`, and no longer one.
+// SAFETY: the callers, all in this file, name for each request the structure that it takes.
+unsafe fn ioctl<T>(file: BorrowedFd<'_>, request: u64, argument: &mut T) -> io::Result<libc::c_int> {
+    // SAFETY: the structure lives through the call, and by the caller's word is what the request takes.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request as _, std::ptr::from_mut(argument)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The kernel's `struct fsxattr` (linux/fs.h).
+#[repr(C)]
+#[derive(Default)]
+struct ExtendedFlags {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    copy_extent_size: u32,
+    padding: [u8; 8],
+}
+
+const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
+const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
+const FS_XFLAG_PROJINHERIT: u32 = 0x200;
+
+/// The project of the file system's quotas to which all is counted that is made in a folder, if any.
+pub(crate) fn project_of(folder: BorrowedFd<'_>) -> io::Result<Option<u32>> {
+    let mut flags = ExtendedFlags::default();
+    // SAFETY: the request takes a `struct fsxattr`.
+    unsafe { ioctl(folder, FS_IOC_FSGETXATTR, &mut flags) }?;
+    Ok((flags.flags & FS_XFLAG_PROJINHERIT != 0).then_some(flags.project))
+}
+
+/// Counts a file or folder, and all that is made in the folder from now on, to a project of the file system's quotas.
+pub(crate) fn count_to_project(file: BorrowedFd<'_>, project: u32, folder: bool) -> io::Result<()> {
+    let mut flags = ExtendedFlags::default();
+    // SAFETY: the request takes a `struct fsxattr`.
+    unsafe { ioctl(file, FS_IOC_FSGETXATTR, &mut flags) }?;
+    flags.project = project;
+    flags.flags |= if folder { FS_XFLAG_PROJINHERIT } else { 0 };
+    // SAFETY: as above.
+    unsafe { ioctl(file, FS_IOC_FSSETXATTR, &mut flags) }.map(drop)
+}
+
+/// The kernel's `struct if_dqblk` (linux/quota.h).
+#[repr(C)]
+#[derive(Default)]
+struct QuotaBlock {
+    /// In KiB.
+    bytes_hard: u64,
+    bytes_soft: u64,
+    bytes_used: u64,
+    files_hard: u64,
+    files_soft: u64,
+    files_used: u64,
+    bytes_grace: u64,
+    files_grace: u64,
+    valid: u32,
+}
+
+/// The kernel's `struct fs_quota_stat` (linux/dqblk_xfs.h), of which the flags count.
+#[repr(C)]
+#[derive(Default)]
+struct QuotaState {
+    version: i8,
+    flags: u16,
+    rest: [u64; 12],
+}
+
+fn quotactl<T>(file: BorrowedFd<'_>, command: u32, project: u32, argument: &mut T) -> io::Result<()> {
+    const PROJECT_QUOTA: u32 = 2;
+    let command = command << 8 | PROJECT_QUOTA;
+    // SAFETY: the callers below pass for each command the structure that it takes, which lives through the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_quotactl_fd, file.as_raw_fd(), command, project, std::ptr::from_mut(argument))
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether the file system of `file` enforces quotas of projects.
+pub(crate) fn enforces_project_quotas(file: BorrowedFd<'_>) -> bool {
+    const Q_XGETQSTAT: u32 = 0x5805;
+    const ENFORCED: u16 = 1 << 5;
+    let mut state = QuotaState::default();
+    quotactl(file, Q_XGETQSTAT, 0, &mut state).is_ok() && state.flags & ENFORCED != 0
+}
+
+/// Limits what a project may have on the file system of `file`: KiB and files; 0 is no limit.
+pub(crate) fn set_project_quota(file: BorrowedFd<'_>, project: u32, kib_max: u64, files_max: u64) -> io::Result<()> {
+    const Q_SETQUOTA: u32 = 0x80_0008;
+    const LIMITS: u32 = 1 | 4;
+    let mut limits = QuotaBlock {
+        bytes_hard: kib_max,
+        bytes_soft: kib_max,
+        files_hard: files_max,
+        files_soft: files_max,
+        valid: LIMITS,
+        ..QuotaBlock::default()
+    };
+    quotactl(file, Q_SETQUOTA, project, &mut limits)
+}
+
+/// Bytes and files that are counted to a project on the file system of `file`.
+pub(crate) fn project_usage(file: BorrowedFd<'_>, project: u32) -> io::Result<(u64, u64)> {
+    const Q_GETQUOTA: u32 = 0x80_0007;
+    let mut used = QuotaBlock::default();
+    match quotactl(file, Q_GETQUOTA, project, &mut used) {
+        Ok(()) => Ok((used.bytes_used, used.files_used)),
+        // Of which nothing was ever counted.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((0, 0)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The kernel's `struct loop_info64` (linux/loop.h).
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rest: [u64; 3],
+    number: u32,
+    encryption: [u32; 2],
+    flags: u32,
+    names: [u8; 160],
+    init: [u64; 2],
+}
+
+impl Default for LoopInfo {
+    fn default() -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            rest: [0; 3],
+            number: 0,
+            encryption: [0; 2],
+            flags: 0,
+            names: [0; 160],
+            init: [0; 2],
+        }
+    }
+}
+
+/// The kernel's `struct loop_config` (linux/loop.h).
+#[repr(C)]
+#[derive(Default)]
+struct LoopConfig {
+    file: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// The number of a loop device that nobody uses, made if need be; by the time it is used, somebody may.
+pub(crate) fn free_loop_device(control: BorrowedFd<'_>) -> io::Result<u32> {
+    const LOOP_CTL_GET_FREE: u64 = 0x4c82;
+    // SAFETY: the request takes no argument, and what is passed is ignored.
+    unsafe { ioctl(control, LOOP_CTL_GET_FREE, &mut 0_u64) }.map(|number| number as u32)
+}
+
+/// Makes a free loop device show a file's bytes, past the page cache where that can be, until nobody has it open.
+pub(crate) fn attach_to_loop_device(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
+    const LOOP_CONFIGURE: u64 = 0x4c0a;
+    const AUTOCLEAR: u32 = 4;
+    const DIRECT_IO: u32 = 16;
+    let info = LoopInfo { flags: AUTOCLEAR | DIRECT_IO, ..LoopInfo::default() };
+    let mut config = LoopConfig { file: file.as_raw_fd() as u32, info, ..LoopConfig::default() };
+    // SAFETY: the request takes a `struct loop_config`.
+    unsafe { ioctl(device, LOOP_CONFIGURE, &mut config) }.map(drop)
+}
+
+/// Device and inode of the file whose bytes a loop device shows, if any.
+pub(crate) fn file_of_loop_device(device: BorrowedFd<'_>) -> io::Result<Option<(u64, u64)>> {
+    const LOOP_GET_STATUS64: u64 = 0x4c05;
+    let mut info = LoopInfo::default();
+    // SAFETY: the request takes a `struct loop_info64`.
+    match unsafe { ioctl(device, LOOP_GET_STATUS64, &mut info) } {
+        Ok(_) => Ok(Some((info.device, info.inode))),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

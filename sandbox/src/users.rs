@@ -17,6 +17,9 @@ const DATABASE_BYTES_MAX: u64 = 1 << 20;
 /// Most groups a process can be given here.
 const GROUPS_MAX: usize = 64;
 
+/// Longest name that an error quotes, in letters.
+const QUOTED_MAX: usize = 64;
+
 /// A user of a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CellUser {
@@ -71,7 +74,9 @@ pub(crate) fn find(root: impl AsFd, wanted: &str) -> Result<CellUser, String> {
             let home = if uid == 0 { "/root" } else { "/" };
             CellUser { uid, gid: 0, groups: Vec::new(), name: user.to_owned(), home: home.to_owned(), shell: None }
         }
-        (None, None) => return Err(format!("the image's user {user:?} is not in its /etc/passwd: use a numeric id")),
+        (None, None) => {
+            return Err(format!("the image's user {} is not in its /etc/passwd: use a numeric id", quoted(user)));
+        }
     };
     let groups =
         database(&root, "etc/group").map_err(|error| format!("the image's /etc/group can't be read: {error}"))?;
@@ -82,7 +87,7 @@ pub(crate) fn find(root: impl AsFd, wanted: &str) -> Result<CellUser, String> {
             found.gid = match id(group)? {
                 Some(gid) => gid,
                 None => groups.clone().find_map(|fields| by_name(&fields)).ok_or_else(|| {
-                    format!("the image's group {group:?} is not in its /etc/group: use a numeric id")
+                    format!("the image's group {} is not in its /etc/group: use a numeric id", quoted(group))
                 })??,
             };
         }
@@ -101,7 +106,12 @@ fn id(text: &str) -> Result<Option<u32>, String> {
 
 fn known(text: &str) -> Result<u32, String> {
     let id = text.parse().ok().filter(|id| *id < IDS_PER_CELL);
-    id.ok_or_else(|| format!("the image names the user or group id {text:?}: a cell has the ids 0 to 65535"))
+    id.ok_or_else(|| format!("the image names the user or group id {}: a cell has the ids 0 to 65535", quoted(text)))
+}
+
+/// What an image says, fit for a message.
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(QUOTED_MAX).collect::<String>())
 }
 
 /// Reads a database; one that isn't there is empty.

@@ -2,10 +2,13 @@
 //! that isn't the one hoped for. No handler waits for a cell except through `Projects`.
 
 pub(crate) mod health;
+pub(crate) mod metrics;
 pub(crate) mod page;
 pub(crate) mod projects;
+pub(crate) mod ready;
 pub(crate) mod recordings;
 pub(crate) mod reject;
+pub(crate) mod seen;
 pub(crate) mod sessions;
 pub(crate) mod terminal;
 
@@ -18,6 +21,7 @@ use warp::Filter;
 
 use crate::auth::{Admitted, Auth};
 use crate::project::Projects;
+use crate::proxy::Caller;
 use sandbox::spec::ProjectId;
 
 /// What handlers work with.
@@ -71,9 +75,10 @@ pub(crate) fn request(
     context: &Context,
 ) -> impl Filter<Extract = (reject::Result<Request>,), Error = warp::Rejection> + Clone + use<> {
     let context = context.clone();
-    warp::header::headers_cloned().and(warp::query::<Query>()).map(move |headers: HeaderMap, mut query: Query| {
+    let head = warp::header::headers_cloned().and(warp::query::<Query>()).and(warp::ext::get::<Caller>());
+    head.map(move |headers: HeaderMap, mut query: Query, caller: Caller| {
         let token = query.extract_if(.., |(key, _)| key == "token").map(|(_, token)| token).last();
-        let admitted = context.auth.admit(&headers, token.as_deref())?;
+        let admitted = context.auth.admit(&headers, &caller, token.as_deref())?;
         Ok(Request { context: context.clone(), headers, query, _admitted: admitted })
     })
 }

@@ -1,4 +1,4 @@
-//! `/api/projects`: list, create, stop and remove projects.
+//! `/api/projects`: list, create, change, stop and remove projects, and what they use.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use warp::reply::{Reply, Response};
 
 use super::reject::{Refusal, Result};
 use super::{Context, Request, project_id, request};
+use crate::project::Changes;
 
 /// Largest body in bytes: an id and an image's name.
 const BODY_BYTES_MAX: u64 = 4096;
@@ -20,17 +21,23 @@ struct Create {
     image: Option<String>,
 }
 
+/// The body of a request to change a project.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    limits: Changes,
+}
+
 /// The routes.
 pub(crate) fn projects(context: &Context) -> BoxedFilter<(Response,)> {
     let list = warp::path!("api" / "projects")
         .and(warp::get())
         .and(request(context))
         .then(async |request: Result<_>| respond(list(request)));
-    let body = warp::body::content_length_limit(BODY_BYTES_MAX).and(warp::body::json());
     let create = warp::path!("api" / "projects")
         .and(warp::post())
         .and(request(context))
-        .and(body)
+        .and(warp::body::content_length_limit(BODY_BYTES_MAX).and(warp::body::json()))
         .then(async |request, body| respond(create(request, body)));
     let stop = warp::path!("api" / "projects" / String / "stop")
         .and(warp::post())
@@ -40,7 +47,16 @@ pub(crate) fn projects(context: &Context) -> BoxedFilter<(Response,)> {
         .and(warp::delete())
         .and(request(context))
         .then(async |id, request| respond(remove(id, request).await));
-    list.or(create).unify().or(stop).unify().or(remove).unify().boxed()
+    let change = warp::path!("api" / "projects" / String)
+        .and(warp::patch())
+        .and(request(context))
+        .and(warp::body::content_length_limit(BODY_BYTES_MAX).and(warp::body::json()))
+        .then(async |id, request, body| respond(change(id, request, body).await));
+    let usage = warp::path!("api" / "projects" / String / "usage")
+        .and(warp::get())
+        .and(request(context))
+        .then(async |id, request| respond(usage(id, request).await));
+    list.or(create).unify().or(change).unify().or(usage).unify().or(stop).unify().or(remove).unify().boxed()
 }
 
 fn list(request: Result<Request>) -> Result<Response> {
@@ -54,6 +70,21 @@ fn create(request: Result<Request>, body: Create) -> Result<Response> {
     request.context.projects.create(&id, body.image.as_deref())?;
     let created = serde_json::json!({ "id": id });
     Ok(warp::reply::with_status(warp::reply::json(&created), StatusCode::CREATED).into_response())
+}
+
+async fn change(id: String, request: Result<Request>, body: Change) -> Result<Response> {
+    let request = request?.without_query()?;
+    let changed = request.context.projects.set_limits(&project_id(&id)?, body.limits).await?;
+    Ok(warp::reply::json(&changed).into_response())
+}
+
+async fn usage(id: String, request: Result<Request>) -> Result<Response> {
+    let request = request?.without_query()?;
+    let id = project_id(&id)?;
+    match request.context.projects.usage(&id).await? {
+        Some(usage) => Ok(warp::reply::json(&usage).into_response()),
+        None => Err(Refusal::NoCell(id)),
+    }
 }
 
 async fn stop(id: String, request: Result<Request>) -> Result<Response> {

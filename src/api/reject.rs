@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     NotUpgradable(NotUpgradable),
     /// There is no such session.
     NoSession(String),
+    /// The project has no cell.
+    NoCell(ProjectId),
     /// The project or its cell isn't to be had.
     Project(project::Error),
     /// The server is about to exit.
@@ -96,6 +98,9 @@ impl Refusal {
                 (Is::BAD_REQUEST, "malformed", (*reason).to_owned())
             }
             Self::NoSession(reason) => (Is::NOT_FOUND, "session_not_found", reason.clone()),
+            Self::NoCell(id) => {
+                (Is::NOT_FOUND, "cell_not_running", format!("project {id} has no cell: open a terminal of it first"))
+            }
             Self::Project(error) => {
                 let (status, code) = of_project(error);
                 (status, code, error.to_string())
@@ -110,7 +115,7 @@ impl Refusal {
     pub(crate) fn into_response(self) -> Response {
         let (status, code, message) = self.parts();
         if status.is_server_error() {
-            tracing::warn!(%status, code, message, "request failed");
+            tracing::warn!(%status, code, reason = message, "request failed");
         }
         let mut response = answer(status, code, &message);
         response.headers_mut().extend(self.headers());
@@ -148,6 +153,7 @@ fn of_project(error: &project::Error) -> (StatusCode, &'static str) {
         Error::Recording(record::Error::NoFolder) => (StatusCode::UNPROCESSABLE_ENTITY, "project_invalid"),
         Error::Cell(cell::Error::Silent) | Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::Launcher(Launcher::Gone(_)) => (StatusCode::SERVICE_UNAVAILABLE, "launcher_gone"),
+        Error::Launcher(Launcher::MemoryInUse(_)) => (StatusCode::CONFLICT, "memory_in_use"),
         Error::Cell(_) | Error::Launcher(_) => (StatusCode::INTERNAL_SERVER_ERROR, "cell_failed"),
         Error::Io { .. } | Error::Recording(record::Error::Io { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
     }

@@ -167,8 +167,15 @@ impl Link {
             Heard::Tell(Tell::Title { title, .. }) => kept.shown.entitle(&title),
             Heard::Tell(Tell::Exited { exit, .. }) => return Err(End::Exited(exit)),
             Heard::Tell(Tell::Lost { message, .. }) => return Err(End::Failed(message.escape_debug().to_string())),
-            Heard::Tell(Tell::OutOfMemory { limit_bytes, .. }) => {
-                kept.shown.say(&format!("out of memory: a program was killed (limit {} MiB)", limit_bytes >> 20));
+            Heard::Tell(Tell::OutOfMemory { limit_bytes, victim, .. }) => {
+                let victim = victim.map_or("a program".to_owned(), |victim| victim.escape_debug().to_string());
+                kept.shown.say(&format!("out of memory: {victim} was killed (limit {} MiB)", limit_bytes >> 20));
+            }
+            Heard::Tell(Tell::OutOfPids { limit, .. }) => {
+                kept.shown.say(&format!("out of processes: no more than {limit} at once, end some"));
+            }
+            Heard::Tell(Tell::OutOfDisk { limit_bytes, .. }) => {
+                kept.shown.say(&format!("out of disk: no more than {} MiB, delete something", limit_bytes >> 20));
             }
             // The size is the window's, and bells and folders come in the output too.
             Heard::Tell(_) | Heard::Life => {}

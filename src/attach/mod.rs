@@ -16,9 +16,8 @@ mod target;
 mod typed;
 mod whole;
 
-use std::fs::File;
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::task::Poll;
@@ -26,10 +25,10 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use sandbox::control::{Exit, SessionName};
-use sandbox::privilege::ServiceUser;
 use sandbox::spec::ProjectId;
 
 use crate::cli::AttachOptions;
+use crate::client::Address;
 use crate::config::Config;
 use crate::session::random;
 use crate::token;
@@ -52,8 +51,12 @@ pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<Exi
     let session = SessionName::try_from(options.session).map_err(|reason| anyhow!("--session: {reason}"))?;
     let keys = DetachKeys::parse(&options.detach_keys).map_err(|reason| anyhow!("--detach-keys: {reason}"))?;
     let keys = if std::io::stdin().is_terminal() { keys } else { DetachKeys::none() };
-    let token = options.token.map_or_else(|| owner_token(config), Ok)?;
-    let target = Target::new(&options.url.unwrap_or_else(|| own_server(config)), project, &token)?;
+    let token = options.token.map_or_else(|| token::of_this_machine(config), Ok)?;
+    let address = match &options.url {
+        Some(url) => Address::parse(url, options.cacert.as_deref()),
+        None => own_server(config, options.cacert.as_deref()),
+    };
+    let target = Target::new(address?, project, &token)?;
     let role = if options.view { Role::Viewer } else { Role::Writer };
     let wish = Wish::new(session, random()?, role);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
@@ -62,18 +65,8 @@ pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<Exi
     })
 }
 
-/// The token of the server on this machine.
-fn owner_token(config: &Config) -> anyhow::Result<String> {
-    let read = || {
-        let state = File::open(&config.state).with_context(|| config.state.display().to_string())?;
-        let uid = ServiceUser::find(&config.user).map_or(0, |user| user.uid);
-        token::read_owner(state.as_fd(), uid)
-    };
-    read().context("no token: give one by CLOISTER_TOKEN or --token, or be root on the server's machine")
-}
-
-/// The address of the server on this machine.
-fn own_server(config: &Config) -> String {
+/// The address of the server on this machine. One that speaks TLS is known by its certificate, which names no address.
+fn own_server(config: &Config, known: Option<&Path>) -> anyhow::Result<Address> {
     let mut address = config.listen;
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() {
@@ -82,7 +75,10 @@ fn own_server(config: &Config) -> String {
             std::net::Ipv6Addr::LOCALHOST.into()
         });
     }
-    format!("http://{address}")
+    match &config.tls.certificate {
+        Some(own) => Address::parse(&format!("https://{address}"), Some(known.unwrap_or(own))),
+        None => Address::parse(&format!("http://{address}"), None),
+    }
 }
 
 async fn attach(target: &Target, wish: Wish, keys: DetachKeys) -> anyhow::Result<ExitCode> {

@@ -11,14 +11,19 @@ use sandbox::control::{Label, Life, Request, SESSIONS_MAX, SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::Instrument;
 
 use super::link::{Attached, Found, Link, Message};
-use super::{ANSWER_WAIT, ASKS_MAX, Care, Error, Opened, Phase, State};
+use super::{ANSWER_WAIT, ASKS_MAX, Care, Error, Opened, OutOfMemory, Phase, State};
+use crate::metrics::metrics;
 use crate::session::{Hold, Keep, Session, keep};
 
 /// How long a cell waits for its first session at least: it was started for one, which on a busy machine takes its time to
 /// be asked for.
 const FIRST_SESSION_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it is logged at most that a cell has met a limit: as often as an honest one says so.
+const LIMIT_LOGGED_EVERY: Duration = Duration::from_millis(100);
 
 /// Longest time to sleep at once when there is nothing to wait for.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -64,6 +69,8 @@ pub(super) struct Driver {
     sessions: BTreeMap<SessionName, Arc<Session>>,
     /// Requests that the cell has yet to answer, oldest first.
     unanswered: VecDeque<Unanswered>,
+    /// When it was last logged that the cell has met a limit.
+    limit_logged: Option<Instant>,
 }
 
 /// A request that the cell has yet to answer.
@@ -83,7 +90,7 @@ impl Driver {
         state: watch::Sender<State>,
     ) -> Self {
         let (sessions, unanswered) = (BTreeMap::new(), VecDeque::new());
-        Self { project, socket, link, care, asks, keepers, state, sessions, unanswered }
+        Self { project, socket, link, care, asks, keepers, state, sessions, unanswered, limit_logged: None }
     }
 
     /// Runs until the cell is gone, or nobody has a handle on it any more: then the cell goes on by itself.
@@ -172,8 +179,26 @@ impl Driver {
             }
             Message::Labelled(session, label) => self.labelled(session, label),
             Message::OutOfMemory(killed) => {
-                tracing::warn!(killed.kills, killed.limit_bytes, "out of memory");
-                self.state.send_modify(|state| state.killed = Some(killed));
+                metrics().limit_met("memory");
+                if self.may_log_limit() {
+                    self.inquire(killed);
+                } else {
+                    self.state.send_modify(|state| state.killed = Some(killed));
+                }
+            }
+            Message::OutOfPids(refused) => {
+                metrics().limit_met("pids");
+                if self.may_log_limit() {
+                    tracing::warn!(refused.refusals, refused.limit, "out of processes");
+                }
+                self.state.send_modify(|state| state.refused = Some(refused));
+            }
+            Message::OutOfDisk(full) => {
+                metrics().limit_met("disk");
+                if self.may_log_limit() {
+                    tracing::warn!(full.times, full.limit_bytes, "out of disk");
+                }
+                self.state.send_modify(|state| state.full = Some(full));
             }
             Message::Ended(session, exit) => {
                 tracing::info!(%session, ?exit, "session ended");
@@ -188,6 +213,33 @@ impl Driver {
             Message::Gone => return Err(Error::Gone),
         }
         Ok(())
+    }
+
+    /// Makes a kill known once its victim's name is, or can't be had.
+    fn inquire(&self, killed: OutOfMemory) {
+        let (asked, state) = ((self.care.coroner.0)(), self.state.clone());
+        let told = async move {
+            let killed = OutOfMemory { victim: asked.await, ..killed };
+            tracing::warn!(killed.kills, killed.limit_bytes, killed.victim, "out of memory");
+            state.send_if_modified(|state| {
+                let latest = state.killed.as_ref().is_none_or(|earlier| earlier.kills < killed.kills);
+                if latest {
+                    state.killed = Some(killed);
+                }
+                latest
+            });
+        };
+        tokio::spawn(told.in_current_span());
+    }
+
+    /// Whether a limit that the cell has met may be logged: one that says so without a pause must not fill the log.
+    fn may_log_limit(&mut self) -> bool {
+        let now = Instant::now();
+        let may = self.limit_logged.is_none_or(|last| now - last >= LIMIT_LOGGED_EVERY);
+        if may {
+            self.limit_logged = Some(now);
+        }
+        may
     }
 
     /// Takes note of what a session is called; of one that doesn't run it doesn't matter.
@@ -222,6 +274,7 @@ impl Driver {
             earlier.end();
         }
         let Some(asks) = self.keepers.clone() else { return };
+        let span = tracing::info_span!("keeper", session = %name);
         let (name, life) = (name.clone(), session.life());
         let tell = async move |keep| {
             // A cell that nobody asks anything any more keeps what it has.
@@ -229,7 +282,7 @@ impl Driver {
                 let _ = asks.send(Ask::Keep { session: name.clone(), life, keep }).await;
             }
         };
-        tokio::spawn(keep(session, kept, tell));
+        tokio::spawn(keep(session, kept, tell).instrument(span));
     }
 
     /// Passes a request on.

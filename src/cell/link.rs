@@ -7,14 +7,14 @@ use std::path::Path;
 
 use rustix::net::{RecvFlags, recv};
 use sandbox::control::{
-    CONTROL_BYTES_MAX, Exit, Label, Life, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION,
+    CONTROL_BYTES_MAX, Exit, Label, Life, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION, VERSION_MIN,
 };
 use sandbox::spec::ProjectId;
 use tokio::time::timeout;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
 
-use super::{ANSWER_WAIT, Error, OutOfMemory};
+use super::{ANSWER_WAIT, Error, OutOfDisk, OutOfMemory, OutOfPids};
 
 /// Room for the control messages of one packet: two descriptors are sent, and the kernel closes what doesn't fit.
 const ANCILLARY_BYTES: usize = 64;
@@ -40,6 +40,10 @@ pub(super) enum Message {
     Labelled(SessionName, Label),
     /// The kernel has killed in the cell.
     OutOfMemory(OutOfMemory),
+    /// The kernel has refused the cell more processes.
+    OutOfPids(OutOfPids),
+    /// The cell has no room left on its disk.
+    OutOfDisk(OutOfDisk),
     /// A session ended.
     Ended(SessionName, Exit),
     /// The cell ended.
@@ -82,9 +86,11 @@ impl Link {
         });
         let (link, hello) = greeted.await.map_err(|_| Error::Silent)??;
         match hello {
-            Reply::Hello { version, .. } if version != VERSION => Err(Error::Protocol(format!(
-                "the running cell speaks version {version} of the protocol, this server {VERSION}: stop it with `cloister project stop {project}`"
-            ))),
+            Reply::Hello { version, .. } if !(VERSION_MIN..=VERSION).contains(&version) => {
+                Err(Error::Protocol(format!(
+                    "the running cell speaks version {version} of the protocol, this server {VERSION_MIN} to {VERSION}: stop it with `cloister project stop {project}`"
+                )))
+            }
             Reply::Hello { project: theirs, sessions, .. } if theirs == *project && sessions.len() <= SESSIONS_MAX => {
                 Ok((link, sessions.into_iter().collect()))
             }
@@ -123,8 +129,10 @@ impl Link {
             (Reply::Ended { session, exit }, ..) => Ok(Message::Ended(session, exit)),
             (Reply::Labelled { session, label }, ..) => Ok(Message::Labelled(session, label)),
             (Reply::OutOfMemory { kills, limit_bytes }, ..) => {
-                Ok(Message::OutOfMemory(OutOfMemory { kills, limit_bytes }))
+                Ok(Message::OutOfMemory(OutOfMemory { kills, limit_bytes, victim: None }))
             }
+            (Reply::OutOfPids { refusals, limit }, ..) => Ok(Message::OutOfPids(OutOfPids { refusals, limit })),
+            (Reply::OutOfDisk { times, limit_bytes }, ..) => Ok(Message::OutOfDisk(OutOfDisk { times, limit_bytes })),
             (Reply::Grown { session }, ..) => Ok(Message::Grown(session)),
             _ => Err(Error::Protocol("the cell sent a message out of turn".to_owned())),
         }

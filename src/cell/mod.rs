@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use sandbox::control::{Label, SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -56,16 +57,40 @@ pub(crate) struct State {
     pub(crate) labels: BTreeMap<SessionName, Label>,
     /// What the kernel killed last, since this server has known the cell.
     pub(crate) killed: Option<OutOfMemory>,
+    /// Which processes it refused last, likewise.
+    pub(crate) refused: Option<OutOfPids>,
+    /// That its disk was full, likewise.
+    pub(crate) full: Option<OutOfDisk>,
     /// How far its life is.
     pub(crate) phase: Phase,
 }
 
 /// The kernel has killed processes of a cell because its memory was used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfMemory {
     /// How many, since the cell's birth.
     pub(crate) kills: u64,
     /// The limit that was reached, in bytes.
+    pub(crate) limit_bytes: u64,
+    /// The program that was killed last, where that is known.
+    pub(crate) victim: Option<String>,
+}
+
+/// The kernel has refused a cell processes because it has as many as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfPids {
+    /// How many, since the cell's birth.
+    pub(crate) refusals: u64,
+    /// The limit that was reached.
+    pub(crate) limit: u64,
+}
+
+/// A cell had no room left within its limit of disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfDisk {
+    /// How often that was found, since the cell's birth.
+    pub(crate) times: u64,
+    /// The limit, in bytes.
     pub(crate) limit_bytes: u64,
 }
 
@@ -80,9 +105,27 @@ pub(crate) enum Phase {
     Gone,
 }
 
+/// Finds out which program of a cell the kernel killed last, if that can be known.
+#[derive(Clone)]
+pub(crate) struct Coroner(Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>);
+
+impl Coroner {
+    pub(crate) fn new(ask: impl Fn() -> BoxFuture<'static, Option<String>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+}
+
+impl std::fmt::Debug for Coroner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Coroner")
+    }
+}
+
 /// How a cell and its sessions are looked after.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Care {
+    /// Whom to ask when the kernel has killed a program.
+    pub(crate) coroner: Coroner,
     /// After how long without a session the cell is told to stop.
     pub(crate) linger: Duration,
     /// Whether the sessions' output is kept for whoever comes after: one server does that.
@@ -113,8 +156,9 @@ impl Cell {
     pub(crate) async fn connect(project: ProjectId, socket: PathBuf, care: Care) -> Result<Self, Error> {
         let (link, sessions) = Link::connect(&project, &socket).await?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (labels, phase) = (BTreeMap::new(), Phase::Running);
         let (publish, state) =
-            watch::channel(State { sessions, labels: BTreeMap::new(), killed: None, phase: Phase::Running });
+            watch::channel(State { sessions, labels, killed: None, refused: None, full: None, phase });
         let keepers = care.keeps.then(|| asks.downgrade());
         tokio::spawn(Driver::new((project, socket), link, care, asked, keepers, publish).run());
         Ok(Self { asks, state, connection: Arc::new(()) })

@@ -15,7 +15,8 @@ use super::*;
 const NEVER: Duration = Duration::from_secs(1000);
 
 fn care(linger: Duration) -> Care {
-    Care { linger, keeps: false, sizing: Sizing::default() }
+    let coroner = Coroner::new(|| Box::pin(std::future::ready(None)));
+    Care { coroner, linger, keeps: false, sizing: Sizing::default() }
 }
 
 struct FakeCell {

@@ -1,9 +1,14 @@
 //! The one table of what can be configured: name, documentation, default, check. Help texts and manuals are made from it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::Config;
+use ipnet::IpNet;
+use sandbox::policy::Leeway;
+use sandbox::spec::{DISK_BYTES_MAX, DISK_BYTES_MIN, IO_BYTES_PER_S_MIN};
+
 use super::value::Value;
+use super::{Config, LogFormat, Quota};
 
 /// A key of the configuration file; also a `CLOISTER_*` variable, and for some a flag.
 pub(crate) struct Key {
@@ -26,6 +31,10 @@ impl Key {
 
 /// Longest time in seconds that an idle cell may linger: a day.
 const LINGER_S_MAX: u64 = 24 * 60 * 60;
+
+/// The names of log formats.
+const LOG_FORMATS: [(&str, LogFormat); 4] =
+    [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json), ("journal", LogFormat::Journal)];
 
 /// All keys, in the order in which they are documented.
 pub(crate) const KEYS: &[Key] = &[
@@ -66,7 +75,7 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "user",
-        doc: "Unprivileged user who serves and owns the projects' files",
+        doc: "Unprivileged user who serves and owns the projects' files; started by another than root, that one does",
         get: |config| config.user.clone(),
         set: |config, value| {
             let name = value.text()?;
@@ -80,14 +89,16 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "cgroup",
-        doc: "Cgroup below which each cell gets its own",
+        doc: "Cgroup below which each cell gets its own, as a path; `none`: cells have no limit of memory, processor and processes",
         get: |config| config.cgroup.clone(),
         set: |config, value| {
             let name = value.text()?;
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-            if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.bytes().all(plain) {
+            let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(plain);
+            if name.len() > 128 || !name.split('/').all(part) {
                 return Err(format!(
-                    "must be 1 to 64 of A-Z, a-z, 0-9, '-', '_' and '.', not beginning with '.', is `{name}`"
+                    "must be names of A-Z, a-z, 0-9, '-', '_' and '.', not beginning with '.', with '/' between them and 128 \
+                     characters in all at most, is `{name}`"
                 ));
             }
             config.cgroup = name.to_owned();
@@ -102,6 +113,33 @@ pub(crate) const KEYS: &[Key] = &[
             config.allowed_origins = value.list()?.into_iter().map(origin).collect::<Result<_, _>>()?;
             Ok(())
         },
+    },
+    Key {
+        name: "tls.certificate",
+        doc: "File of the server's certificate, and of those that lead to a root, in PEM: with it and its key TLS is spoken",
+        get: |config| file_word(config.tls.certificate.as_ref()),
+        set: |config, value| file(&value).map(|path| config.tls.certificate = path),
+    },
+    Key {
+        name: "tls.key",
+        doc: "File of the certificate's key in PEM, unencrypted",
+        get: |config| file_word(config.tls.key.as_ref()),
+        set: |config, value| file(&value).map(|path| config.tls.key = path),
+    },
+    Key {
+        name: "trusted_proxies",
+        doc: "Addresses and networks of proxies that are believed who and which host they were asked by, such as 127.0.0.1 or 10.0.0.0/8",
+        get: |config| config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        set: |config, value| {
+            config.trusted_proxies = value.list()?.into_iter().map(network).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "proxy_protocol",
+        doc: "Whether each connection begins with a preface of the PROXY protocol, version 2, from one of them; others are dropped",
+        get: |config| config.proxy_protocol.to_string(),
+        set: |config, value| value.boolean().map(|yes| config.proxy_protocol = yes),
     },
     Key {
         name: "cell_linger_s",
@@ -160,6 +198,92 @@ pub(crate) const KEYS: &[Key] = &[
         get: |config| config.limits.open_files_max.to_string(),
         set: |config, value| value.number(256, 1_048_576).map(|files| config.limits.open_files_max = files),
     },
+    Key {
+        name: "limits.cpu_weight",
+        doc: "Share of processors beside other cells when all want more than there is: 1 to 10000",
+        get: |config| config.limits.cpu_weight.to_string(),
+        set: |config, value| value.number(1, 10_000).map(|weight| config.limits.cpu_weight = weight),
+    },
+    Key {
+        name: "limits.file_bytes_max",
+        doc: "Largest file that a process in a cell may write, in bytes",
+        get: |config| config.limits.file_bytes_max.to_string(),
+        // The sessions' logs are files too, of 64 MiB at most.
+        set: |config, value| value.number(128 << 20, 1 << 50).map(|bytes| config.limits.file_bytes_max = bytes),
+    },
+    Key {
+        name: "limits.io_bytes_per_s_max",
+        doc: "Bytes that a cell may read from the host's disks in a second, and as many to write; 0 is no limit",
+        get: |config| config.limits.io_bytes_per_s_max.to_string(),
+        set: |config, value| {
+            zero_or(&value, IO_BYTES_PER_S_MIN, 1 << 50).map(|bytes| config.limits.io_bytes_per_s_max = bytes)
+        },
+    },
+    Key {
+        name: "limits.disk_bytes_max",
+        doc: "Disk for a project's workspace and its cell's changes to the image together, in bytes; 0 is no limit",
+        get: |config| config.limits.disk_bytes_max.to_string(),
+        set: |config, value| {
+            zero_or(&value, DISK_BYTES_MIN, DISK_BYTES_MAX).map(|bytes| config.limits.disk_bytes_max = bytes)
+        },
+    },
+    Key {
+        name: "quota",
+        doc: "Whether limits of disk are `enforced`, by project quotas or a disk image for each project, or `unenforced`",
+        get: |config| match config.quota {
+            Quota::Enforced => "enforced".to_owned(),
+            Quota::Unenforced => "unenforced".to_owned(),
+        },
+        set: |config, value| {
+            config.quota = match value.text()? {
+                "enforced" => Quota::Enforced,
+                "unenforced" => Quota::Unenforced,
+                other => return Err(format!("must be enforced or unenforced, is `{other}`")),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "metrics_token_file",
+        doc: "File with a token for `/metrics` alone; the owner's token is good for it too",
+        get: |config| config.metrics_token_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        set: |config, value| {
+            // Without a word it is none, as the default is.
+            let none = value.text()?.is_empty();
+            config.metrics_token_file = if none { None } else { Some(path(&value, "a file")?) };
+            Ok(())
+        },
+    },
+    Key {
+        name: "log_format",
+        doc: "The server's log: `text` or `json` lines on standard error, `journal` with fields, `auto` for the journal under systemd",
+        get: |config| {
+            let names = LOG_FORMATS.iter().find(|(_, format)| *format == config.log_format);
+            names.map(|(name, _)| (*name).to_owned()).unwrap_or_default()
+        },
+        set: |config, value| {
+            let text = value.text()?;
+            let format = LOG_FORMATS.iter().find(|(name, _)| *name == text).map(|(_, format)| *format);
+            config.log_format = format.ok_or_else(|| format!("must be auto, text, json or journal, is `{text}`"))?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "policy.profile",
+        doc: "System calls of cells whose project chooses no profile: default, or strict, which has no debuggers",
+        get: |config| config.policy.profile.name().to_owned(),
+        set: |config, value| value.text()?.parse().map(|profile| config.policy.profile = profile),
+    },
+    Key {
+        name: "policy.may_allow",
+        doc: "What projects may ask for beyond that profile, by names that `cloister policy show` lists",
+        get: |config| config.policy.may_allow.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+        set: |config, value| {
+            let named = |name: &str| Leeway::known(name).map(|()| name.to_owned());
+            config.policy.may_allow = value.list()?.into_iter().map(named).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
 ];
 
 /// A key's help text with its default, for the command line.
@@ -171,16 +295,48 @@ pub(crate) fn help(name: &str) -> String {
     }
 }
 
+/// A limit for which 0 is none.
+fn zero_or(value: &Value<'_>, least: u64, most: u64) -> Result<u64, String> {
+    match value.number(0, most)? {
+        number if number != 0 && number < least => Err(format!("must be 0 or at least {least}, is {number}")),
+        number => Ok(number),
+    }
+}
+
 /// A folder's path; a relative one counts from where the command was started, in the file it would mean nothing.
 fn folder(value: &Value<'_>) -> Result<PathBuf, String> {
+    path(value, "a folder")
+}
+
+/// As [`folder`], of whatever it is the path.
+fn path(value: &Value<'_>, what: &str) -> Result<PathBuf, String> {
     let text = value.text()?;
     if text.is_empty() || text.contains('\0') {
-        return Err("must name a folder".to_owned());
+        return Err(format!("must name {what}"));
     }
     if matches!(value, Value::Text(_)) && !text.starts_with('/') {
         return Err(format!("must be an absolute path, is `{text}`"));
     }
     std::path::absolute(text).map_err(|error| format!("can't be made absolute: {error}"))
+}
+
+/// A network, or an address alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| format!("must be addresses or networks such as 127.0.0.1 or 10.0.0.0/8, is `{text}`"))
+}
+
+/// A file's path, as a folder's; an empty text is none.
+fn file(value: &Value<'_>) -> Result<Option<PathBuf>, String> {
+    match value.text()? {
+        "" => Ok(None),
+        text if text.ends_with('/') => Err(format!("must name a file, is `{text}`")),
+        _ => folder(value).map(Some),
+    }
+}
+
+fn file_word(path: Option<&PathBuf>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
 }
 
 /// An origin as browsers send it: scheme, host, and the port unless it is the scheme's own.

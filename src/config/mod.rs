@@ -1,8 +1,10 @@
 //! The configuration: flags over `CLOISTER_*` in the environment over a file over defaults.
 //!
-//! [`keys`] is the one table of what can be set, with documentation and checks; [`value`] is a setting as it was written.
+//! [`keys`] is the one table of what can be set, with documentation and checks; [`value`] is a setting as it was written;
+//! [`file`] is the way back.
 //! It opens no folder and knows no user: whether they exist shows where they are used.
 
+mod file;
 mod keys;
 mod value;
 
@@ -10,14 +12,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ipnet::IpNet;
+use sandbox::policy::Leeway;
 use sandbox::spec::Limits;
 use toml::de::{DeTable, DeValue};
 
 pub(crate) use keys::{KEYS, help};
 use value::Value;
 
-/// Where the file lies unless `--config` says otherwise.
+/// Where the file lies unless `--config` says otherwise: root's, and below an ordinary user's folder of configuration.
 const FILE: &str = "/etc/cloister/config.toml";
+const FILE_OF_USER: &str = "cloister/config.toml";
 
 /// Largest configuration file in bytes: all keys with long comments are a few KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -26,7 +31,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "CLOISTER_";
 
 /// Variables with that beginning that set no key: read by the command line, by logging, and when building.
-const OTHER_VARIABLES: [&str; 5] = ["CONFIG", "LOG", "REQUIRE_WEB", "TOKEN", "URL"];
+const OTHER_VARIABLES: [&str; 6] = ["BUILD", "CONFIG", "LOG", "REQUIRE_WEB", "TOKEN", "URL"];
 
 /// The configuration in force. Every field is documented at its key in [`KEYS`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +44,56 @@ pub(crate) struct Config {
     pub(crate) user: String,
     pub(crate) cgroup: String,
     pub(crate) allowed_origins: Vec<String>,
+    pub(crate) tls: Tls,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) proxy_protocol: bool,
     pub(crate) cell_linger_s: u64,
     pub(crate) image: String,
     pub(crate) limits: Limits,
     pub(crate) log_bytes: u32,
+    pub(crate) quota: Quota,
+    pub(crate) policy: Leeway,
+    pub(crate) metrics_token_file: Option<PathBuf>,
+    pub(crate) log_format: LogFormat,
+}
+
+/// Where the server's certificate lies, if it speaks TLS: both or none are set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// The files of a server that speaks TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Tls {
+    /// The files, if there are both.
+    pub(crate) fn files(&self) -> Option<TlsFiles> {
+        Some(TlsFiles { certificate: self.certificate.clone()?, key: self.key.clone()? })
+    }
+}
+
+/// Whether projects are kept within their limits of disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quota {
+    /// Or a cell whose project has such a limit doesn't start.
+    Enforced,
+    Unenforced,
+}
+
+/// As what a server logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// To the journal where standard error leads there, else as lines.
+    Auto,
+    Text,
+    Json,
+    Journal,
 }
 
 impl Default for Config {
@@ -56,10 +107,17 @@ impl Default for Config {
             user: "cloister".to_owned(),
             cgroup: "cloister".to_owned(),
             allowed_origins: Vec::new(),
+            tls: Tls::default(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             cell_linger_s: 60,
             image: "default".to_owned(),
             limits: Limits::default(),
             log_bytes: sandbox::log::RING_BYTES_DEFAULT,
+            quota: Quota::Enforced,
+            policy: Leeway::default(),
+            metrics_token_file: None,
+            log_format: LogFormat::Auto,
         }
     }
 }
@@ -73,11 +131,39 @@ pub(crate) struct Flag {
     pub(crate) text: String,
 }
 
+/// Where an ordinary user keeps things (XDG Base Directory Specification).
+struct Folders {
+    configuration: PathBuf,
+    data: PathBuf,
+    /// Goes with the last login; there may be none.
+    runtime: Option<PathBuf>,
+}
+
+impl Folders {
+    /// Finds them by the environment, which may lead nowhere: then there are none, nor are there for a service's user, who has no
+    /// home. As specified, relative paths mean nothing.
+    fn find(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<Self> {
+        let folder = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = folder("HOME")?;
+        Some(Self {
+            configuration: folder("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),
+            data: folder("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")),
+            runtime: folder("XDG_RUNTIME_DIR"),
+        })
+    }
+}
+
 impl Config {
-    /// Reads the file (`file`, or the usual one if it exists), the environment and `flags`, each over the one before.
+    /// Reads the file (`file`, or the usual one if it exists), the environment and `flags`, each over the one before. The usual
+    /// file and folders of who isn't root are that user's own.
     pub(crate) fn load(file: Option<&Path>, flags: &[Flag]) -> anyhow::Result<Self> {
-        let mut config = Self::default();
-        if let Some((path, text)) = read_file(file)? {
+        let root = rustix::process::geteuid().is_root();
+        let there = |name: &str, path: &std::ffi::OsString| name != "HOME" || Path::new(path).is_dir();
+        let variable = |name: &str| std::env::var_os(name).filter(|path| there(name, path));
+        let folders = if root { None } else { Folders::find(variable) };
+        let mut config = folders.as_ref().map_or_else(Self::default, Self::of_user);
+        let usual = folders.map_or_else(|| FILE.into(), |folders| folders.configuration.join(FILE_OF_USER));
+        if let Some((path, text)) = read_file(file, &usual)? {
             config.set_from_file(&path, &text)?;
         }
         config.set_from_environment(
@@ -87,7 +173,32 @@ impl Config {
             let flag = || format!("--{}", key.replace('_', "-"));
             config.set(key, Value::Word(text)).with_context(flag)?;
         }
+        config.check()?;
         Ok(config)
+    }
+
+    /// Checks what keys mean together.
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.proxy_protocol || !self.trusted_proxies.is_empty(),
+            "proxy_protocol is true and trusted_proxies names none that could speak it: name the proxy's address there"
+        );
+        match (&self.tls.certificate, &self.tls.key) {
+            (Some(_), None) => anyhow::bail!("tls.certificate is set and tls.key isn't: set both, or neither"),
+            (None, Some(_)) => anyhow::bail!("tls.key is set and tls.certificate isn't: set both, or neither"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The defaults of an ordinary user.
+    fn of_user(folders: &Folders) -> Self {
+        let state = folders.data.join("cloister");
+        Self {
+            projects: state.join("projects"),
+            run_dir: folders.runtime.as_ref().map_or_else(|| state.join("run"), |runtime| runtime.join("cloister")),
+            state,
+            ..Self::default()
+        }
     }
 
     fn set_from_environment(
@@ -151,8 +262,8 @@ impl Config {
 }
 
 /// The file's path and text; `None` when none was asked for and the usual one isn't there.
-fn read_file(asked: Option<&Path>) -> anyhow::Result<Option<(PathBuf, String)>> {
-    let path = asked.unwrap_or(Path::new(FILE));
+fn read_file(asked: Option<&Path>, usual: &Path) -> anyhow::Result<Option<(PathBuf, String)>> {
+    let path = asked.unwrap_or(usual);
     let read = || {
         anyhow::ensure!(std::fs::metadata(path)?.len() <= FILE_BYTES_MAX, "is larger than {FILE_BYTES_MAX} bytes");
         anyhow::Ok(std::fs::read_to_string(path)?)
@@ -176,6 +287,7 @@ fn unknown(what: &str, known: impl Iterator<Item = String>) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbox::policy::Profile;
 
     fn from_file(text: &str) -> Result<Config, String> {
         let mut config = Config::default();
@@ -199,20 +311,39 @@ mod tests {
             run_dir = "/r"
             create_projects = true
             user = "ide"
-            cgroup = "ide.slice"
+            cgroup = "ide.slice/cells"
             allowed_origins = ["https://ide.example.org", "http://localhost:3000"]
             cell_linger_s = 5
             image = "debian:12"
             log_bytes = 65536
+            quota = "unenforced"
+            metrics_token_file = "/m"
+            log_format = "json"
+            trusted_proxies = ["10.0.0.0/8", "::1"]
+            proxy_protocol = true
+            [tls]
+            certificate = "/c.pem"
+            key = "/k.pem"
             [limits]
             memory_bytes_max = 1_073_741_824
             cpu_millis_max = 500
             pids_max = 64
             open_files_max = 1024
+            disk_bytes_max = 1_073_741_824
+            [policy]
+            profile = "strict"
+            may_allow = ["default", "io-uring"]
             "#,
         )
         .unwrap();
-        let limits = Limits { memory_bytes_max: 1 << 30, cpu_millis_max: 500, pids_max: 64, open_files_max: 1024 };
+        let limits = Limits {
+            memory_bytes_max: 1 << 30,
+            cpu_millis_max: 500,
+            pids_max: 64,
+            open_files_max: 1024,
+            disk_bytes_max: 1 << 30,
+            ..Limits::default()
+        };
         let expected = Config {
             listen: "[::1]:9000".parse().unwrap(),
             state: "/s".into(),
@@ -220,14 +351,36 @@ mod tests {
             run_dir: "/r".into(),
             create_projects: true,
             user: "ide".to_owned(),
-            cgroup: "ide.slice".to_owned(),
+            cgroup: "ide.slice/cells".to_owned(),
             allowed_origins: vec!["https://ide.example.org".to_owned(), "http://localhost:3000".to_owned()],
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            proxy_protocol: true,
+            tls: Tls { certificate: Some("/c.pem".into()), key: Some("/k.pem".into()) },
             cell_linger_s: 5,
             image: "debian:12".to_owned(),
             limits,
             log_bytes: 65536,
+            quota: Quota::Unenforced,
+            policy: Leeway { profile: Profile::Strict, may_allow: ["default", "io-uring"].map(str::to_owned).into() },
+            metrics_token_file: Some("/m".into()),
+            log_format: LogFormat::Json,
         };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn an_ordinary_user_has_folders_of_their_own() {
+        let folders = |variables: &'static [(&str, &str)]| {
+            Folders::find(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+        };
+        let config = Config::of_user(&folders(&[("HOME", "/home/u"), ("XDG_DATA_HOME", "relative")]).unwrap());
+        let places = [&config.state, &config.projects, &config.run_dir].map(|path| path.to_str().unwrap());
+        let state = "/home/u/.local/share/cloister";
+        assert_eq!(places, [state, &format!("{state}/projects"), &format!("{state}/run")]);
+        let found = folders(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c"), ("XDG_RUNTIME_DIR", "/run/user/7")]).unwrap();
+        assert_eq!(found.configuration, Path::new("/c"));
+        assert_eq!(Config::of_user(&found).run_dir, Path::new("/run/user/7/cloister"));
+        assert!(folders(&[("XDG_DATA_HOME", "/d")]).is_none());
     }
 
     #[test]
@@ -266,6 +419,12 @@ mod tests {
         let flag = Flag { key: "run_dir", text: String::new() };
         let error = Config::load(Some(Path::new("/dev/null")), &[flag]).unwrap_err();
         assert_eq!(format!("{error:#}"), "--run-dir: must name a folder");
+        let flag = Flag { key: "proxy_protocol", text: "true".to_owned() };
+        let error = Config::load(Some(Path::new("/dev/null")), &[flag]).unwrap_err();
+        assert!(error.to_string().starts_with("proxy_protocol is true and trusted_proxies names none"), "{error}");
+        let flag = Flag { key: "tls.key", text: "/k.pem".to_owned() };
+        let error = Config::load(Some(Path::new("/dev/null")), &[flag]).unwrap_err();
+        assert_eq!(error.to_string(), "tls.key is set and tls.certificate isn't: set both, or neither");
         let error = Config::load(Some(Path::new("/nowhere/c.toml")), &[]).unwrap_err();
         assert!(format!("{error:#}").starts_with("configuration file /nowhere/c.toml: No such file"));
     }
@@ -280,10 +439,18 @@ mod tests {
             "user = 'a:b'",
             "cgroup = '../x'",
             "cgroup = '.'",
+            "cgroup = 'a//b'",
+            "cgroup = '/a'",
+            "cgroup = 'a/../b'",
             "allowed_origins = ['ftp://x']",
             "allowed_origins = ['https://x/path']",
             "allowed_origins = ['https://']",
             "allowed_origins = [1]",
+            "trusted_proxies = ['proxy.example.org']",
+            "trusted_proxies = ['10.0.0.0/33']",
+            "proxy_protocol = 'v2'",
+            "tls.certificate = 'c.pem'",
+            "tls.key = '/'",
             "cell_linger_s = -1",
             "cell_linger_s = 99999999",
             "image = ''",
@@ -292,6 +459,12 @@ mod tests {
             "log_bytes = 99999999999",
             "limits.pids_max = 0",
             "limits.memory_bytes_max = 1",
+            "limits.disk_bytes_max = 1",
+            "quota = 'none'",
+            "metrics_token_file = 'relative'",
+            "log_format = 'xml'",
+            "policy.profile = 'lax'",
+            "policy.may_allow = ['bpf']",
         ] {
             assert!(from_file(bad).unwrap_err().starts_with("c.toml:1: "), "{bad}");
         }

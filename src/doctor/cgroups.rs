@@ -1,6 +1,10 @@
 //! Whether the limits of a cell can be enforced: each controller on version 2, else on version 1, and writable.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+use sandbox::measures::delegated;
+use sandbox::spec::ProjectId;
 
 use super::{Finding, kernel_text};
 use crate::config::Config;
@@ -20,9 +24,22 @@ struct Hierarchy<'a> {
 
 /// All findings about cgroups.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    if config.cgroup == "none" {
+        let remedy = "set cgroup to another name";
+        return vec![Finding::lacks(
+            "cgroups",
+            "none, as configured: no limit of memory, processor and processes",
+            remedy,
+        )];
+    }
     let mounts = kernel_text("/proc/self/mountinfo");
     let hierarchies = hierarchies(&mounts);
     let unified = hierarchies.iter().find(|hierarchy| hierarchy.unified);
+    let user = geteuid();
+    if !user.is_root() {
+        let delegated = unified.and_then(|unified| delegated(Path::new(unified.place), user.as_raw()));
+        return vec![delegation(delegated)];
+    }
     // Of a group that exists already, what reached it counts; else what the root can hand down.
     let offered = unified.map(|hierarchy| {
         let group = Path::new(hierarchy.place).join(&config.cgroup);
@@ -32,6 +49,35 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![life_cycle(unified)];
     findings.extend(CONTROLLERS.map(|(controller, thing)| limit(controller, thing, &hierarchies, offered.as_deref())));
     findings
+}
+
+/// Whether an ordinary user's cells can be limited, by what a service manager has delegated.
+fn delegation(delegated: Option<PathBuf>) -> Finding {
+    const THING: &str = "cgroups";
+    let Some(group) = delegated else {
+        return Finding::fails(
+            THING,
+            "none is delegated to this user, so cells can't be limited",
+            "start it by `systemd-run --user --scope cloister` or as a user's service; or set cgroup = \"none\"",
+        );
+    };
+    let offered = kernel_text(&group.join("cgroup.controllers").display().to_string());
+    let missing = CONTROLLERS.iter().find(|(name, _)| !offered.split_whitespace().any(|one| one == *name));
+    match missing {
+        None => Finding::ok(THING, format!("{} is delegated", group.display())),
+        Some((name, thing)) => Finding::fails(
+            THING,
+            format!("{} has no controller {name}, so there is no {thing}", group.display()),
+            format!("have {name} delegated: as root, Delegate=cpu memory pids in a drop-in of user@.service"),
+        ),
+    }
+}
+
+/// The folders of a cell's group, in each hierarchy that has one.
+pub(super) fn groups(config: &Config, project: &ProjectId) -> Vec<PathBuf> {
+    let mounts = kernel_text("/proc/self/mountinfo");
+    let below = |hierarchy: &Hierarchy<'_>| Path::new(hierarchy.place).join(&config.cgroup).join(project.as_str());
+    hierarchies(&mounts).iter().map(below).filter(|group| group.is_dir()).collect()
 }
 
 /// Version 2 starts a process in its group and kills a group in one call.

@@ -4,18 +4,23 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use landlock::{Compatible, Ruleset, RulesetAttr, Scope};
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsconfig_set_fd, fsconfig_set_flag, fsopen};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
+use sandbox::confine::{self, Enforced};
 
-use super::{Finding, kernel_text};
+use super::{Finding, State, kernel_text};
 
 /// The first kernel that overlays layers with mapped owners.
 const VERSION_MIN: (u32, u32) = (5, 19);
 
 /// Namespaces of a cell: the name below /proc/self/ns, and the part of /proc/sys/user/max_*_namespaces.
 const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+/// What an ordinary user needs of the kernel.
+const WITHOUT_ROOT: &str = "without root";
 
 /// File systems that a cell mounts.
 const FILE_SYSTEMS: [&str; 6] = ["overlay", "tmpfs", "proc", "sysfs", "devpts", "mqueue"];
@@ -26,10 +31,11 @@ const TERMINALS_MIN: u64 = 256;
 /// All findings about the kernel.
 pub(super) fn findings() -> Vec<Finding> {
     let mounts = kernel_text("/proc/self/mountinfo");
+    let root = geteuid().is_root();
     vec![
         version(kernel_text("/proc/sys/kernel/osrelease").trim()),
         namespaces(),
-        without_root(),
+        if root { without_root(true) } else { own_namespace() },
         file_systems(&kernel_text("/proc/filesystems")),
         overlay(),
         whole(&mounts, "/proc"),
@@ -37,6 +43,7 @@ pub(super) fn findings() -> Vec<Finding> {
         calls(),
         seccomp(&kernel_text("/proc/sys/kernel/seccomp/actions_avail")),
         landlock(),
+        server(confine::support()),
         terminals(&kernel_text("/proc/sys/kernel/pty/max"), &kernel_text("/proc/sys/kernel/pty/nr")),
     ]
 }
@@ -76,9 +83,21 @@ fn namespaces() -> Finding {
     }
 }
 
-/// Started by root, cells don't need these; whoever wants to run them as an ordinary user does.
-fn without_root() -> Finding {
-    const THING: &str = "without root";
+/// Goes into a user namespace, as the launcher of an ordinary user does. What is in the way may show only when its capabilities
+/// are used, so the switches are looked at first.
+fn own_namespace() -> Finding {
+    let switches = without_root(false);
+    match unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
+        Err(error) if switches.state == State::Ok => {
+            let remedy = "see what forbids user namespaces: a container's seccomp profile, or a security module";
+            Finding::fails(WITHOUT_ROOT, format!("can't make a user namespace: {error}"), remedy)
+        }
+        _ => switches,
+    }
+}
+
+/// What the operators of some hosts switch off. Started by root, cells don't need it; as an ordinary user's they do.
+fn without_root(root: bool) -> Finding {
     let switches = [
         ("kernel.unprivileged_userns_clone", "/proc/sys/kernel/unprivileged_userns_clone", "0", "1"),
         (
@@ -89,12 +108,20 @@ fn without_root() -> Finding {
         ),
     ];
     match switches.iter().find(|(_, path, off, _)| kernel_text(path).trim() == *off) {
-        Some((name, _, off, on)) => Finding::lacks(
-            THING,
-            format!("{name} is {off}, so only root makes user namespaces"),
-            format!("nothing to do for cells that root starts; else sysctl -w {name}={on}"),
-        ),
-        None => Finding::ok(THING, "every user may make user namespaces"),
+        Some((name, _, off, on)) => {
+            let detail = format!("{name} is {off}, so only root makes user namespaces");
+            if root {
+                let remedy = format!("nothing to do for cells that root starts; else sysctl -w {name}={on}");
+                Finding::lacks(WITHOUT_ROOT, detail, remedy)
+            } else {
+                Finding::fails(
+                    WITHOUT_ROOT,
+                    detail,
+                    format!("as root, sysctl -w {name}={on}, and the same in /etc/sysctl.d"),
+                )
+            }
+        }
+        None => Finding::ok(WITHOUT_ROOT, "every user may make user namespaces"),
     }
 }
 
@@ -119,7 +146,11 @@ fn overlay() -> Finding {
     const THING: &str = "overlay";
     let context = match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
         Ok(context) => context,
-        Err(Errno::PERM) => return Finding::lacks(THING, "not probed without root", "run it as root"),
+        Err(Errno::PERM) => {
+            let remedy =
+                "see the line `without root`; with AppArmor, a profile that allows userns for cloister does, too";
+            return Finding::fails(THING, "can't be mounted in a user namespace", remedy);
+        }
         Err(Errno::NOSYS) => {
             return Finding::fails(
                 THING,
@@ -205,7 +236,7 @@ fn seccomp(actions: &str) -> Finding {
 }
 
 /// Makes the very set of rules that a cell enters, and drops it.
-fn landlock() -> Finding {
+pub(super) fn landlock() -> Finding {
     const THING: &str = "landlock";
     let rules = Ruleset::default()
         .set_compatibility(landlock::CompatLevel::HardRequirement)
@@ -218,6 +249,19 @@ fn landlock() -> Finding {
             "no scopes of signals and abstract sockets; namespaces alone keep them apart",
             "Linux 6.12 or newer with landlock in the lsm= parameter adds a second wall",
         ),
+    }
+}
+
+/// How far the server itself can be kept to its folders and its port.
+fn server(enforced: Enforced) -> Finding {
+    const THING: &str = "server's walls";
+    let lacks = |detail| {
+        Finding::lacks(THING, detail, "Linux 6.12 or newer with landlock in the lsm= parameter has all of its rules")
+    };
+    match enforced {
+        Enforced::Fully => Finding::ok(THING, "system calls, files, TCP, signals"),
+        Enforced::Partly => lacks("system calls and files; not all of TCP, truncating and signals"),
+        Enforced::Not => lacks("system calls alone: taken over, it sees all that its user sees"),
     }
 }
 
@@ -268,6 +312,13 @@ mod tests {
     fn a_module_in_the_list_of_file_systems_is_found() {
         let list = "nodev\ttmpfs\nnodev\tproc\nnodev\tsysfs\nnodev\tdevpts\nnodev\tmqueue\nnodev\toverlay\n\text4\n";
         assert_eq!(file_systems(list).state, State::Ok);
+    }
+
+    #[test]
+    fn a_server_without_all_of_its_walls_is_told() {
+        assert_eq!(server(Enforced::Fully).state, State::Ok);
+        assert_eq!(server(Enforced::Partly).state, State::Lacks);
+        assert!(server(Enforced::Not).detail.contains("system calls alone"));
     }
 
     #[test]

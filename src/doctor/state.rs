@@ -6,9 +6,11 @@ use std::path::Path;
 
 use runner::store::Store;
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statfs, statvfs};
+use rustix::process::geteuid;
+use sandbox::disk::{TOOLS, has_quotas};
 
 use super::Finding;
-use crate::config::Config;
+use crate::config::{Config, Quota};
 
 /// Room below which an image can't be unpacked any more: the default one takes a third of it.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -36,6 +38,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         folder("state folder", &config.state, "--state"),
         folder("projects folder", &config.projects, "--projects"),
         room(&config.state),
+        disk_limits(config),
         run_dir(&config.run_dir),
         image(config),
     ]
@@ -90,6 +93,35 @@ fn room(state: &Path) -> Finding {
     Finding::ok(THING, detail)
 }
 
+/// Whether a project can be kept within a limit of disk, and how.
+fn disk_limits(config: &Config) -> Finding {
+    const THING: &str = "disk limits";
+    if config.quota == Quota::Unenforced {
+        return Finding::lacks(THING, "not enforced, as configured", "set quota = \"enforced\"");
+    }
+    if !geteuid().is_root() {
+        let detail = "can't be had without root: a cell whose project has such a limit doesn't start";
+        return Finding::lacks(THING, detail, "set none, or quota = \"unenforced\"");
+    }
+    let unset =
+        if config.limits.disk_bytes_max == 0 { "; limits.disk_bytes_max sets none for all projects" } else { "" };
+    let quotas = [&config.state, &config.projects].map(|folder| has_quotas(present(folder)));
+    if quotas.iter().all(|quotas| matches!(quotas, Ok(true))) {
+        return Finding::ok(THING, format!("by project quotas{unset}"));
+    }
+    match TOOLS.iter().find(|tool| !Path::new(tool).exists()) {
+        None => Finding::ok(
+            THING,
+            format!("by a disk image for each project that has one, for want of project quotas{unset}"),
+        ),
+        Some(tool) => Finding::lacks(
+            THING,
+            format!("neither project quotas nor {tool}: a cell whose project has such a limit doesn't start"),
+            "apt install e2fsprogs, or mount with prjquota",
+        ),
+    }
+}
+
 fn run_dir(path: &Path) -> Finding {
     const THING: &str = "run directory";
     match std::fs::metadata(path) {
@@ -97,10 +129,10 @@ fn run_dir(path: &Path) -> Finding {
             Finding::ok(THING, format!("{} will be made", path.display()))
         }
         Err(error) => Finding::fails(THING, format!("{}: {error}", path.display()), "choose another with --run-dir"),
-        Ok(metadata) if metadata.uid() != 0 => Finding::fails(
+        Ok(metadata) if metadata.uid() != geteuid().as_raw() => Finding::fails(
             THING,
             format!("{} belongs to user {}", path.display(), metadata.uid()),
-            "chown root it, or choose another with --run-dir",
+            format!("chown {} it, or choose another with --run-dir", geteuid().as_raw()),
         ),
         Ok(_) => Finding::ok(THING, path.display().to_string()),
     }

@@ -8,14 +8,19 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use sandbox::control::{Label, SessionName, Size};
 use sandbox::spec::{CellSpec, ProjectId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Error, Projects};
-use crate::cell::{self, Care, Cell, Opened};
+use crate::cell::{self, Care, Cell, Coroner, Opened};
+use crate::metrics::metrics;
+
+/// The client of a session that nobody has asked for.
+const NOBODY: u64 = 0;
 
 impl Projects {
     /// Opens a session of a project for a client: starts its cell and the session if they don't run.
@@ -90,7 +95,11 @@ impl Projects {
             return Ok(cell.clone());
         }
         let (this, id) = (self.clone(), id.clone());
-        to_the_end(async move { this.start(&id, held).await }).await
+        to_the_end(async move {
+            let started = this.start(&id, held).await;
+            started.inspect_err(|error| metrics().cell_failed(why(error)))
+        })
+        .await
     }
 
     /// Ends a project's cell, if it has one, and removes what is left of it. Its files stay.
@@ -142,6 +151,26 @@ impl Projects {
             }
             self.leave(&id, held);
         }
+        self.0.settled.store(true, Ordering::Relaxed);
+    }
+
+    /// Starts the cells of projects that want it and have none, each with its first session. One after the other: a host that
+    /// has just booted has other things to do, too.
+    pub(crate) async fn autostart(&self) {
+        let projects = self.0.folder.list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no project is started");
+            Vec::new()
+        });
+        for id in projects {
+            // What is wrong with the others' settings is said when they are opened.
+            let wanted = self.0.folder.settings(&id, &self.0.config).is_ok_and(|settings| settings.autostart);
+            if !wanted || self.running_cell(&id).await.is_some() {
+                continue;
+            }
+            if let Err(error) = self.attach(&id, &SessionName::main(), Size::DEFAULT, &[], NOBODY).await {
+                tracing::warn!(project = %id, %error, "the project can't be started");
+            }
+        }
     }
 
     /// Looks after a project's cell, if it runs: for who must know its sessions before anybody opens one.
@@ -157,6 +186,7 @@ impl Projects {
         if held.is_none() {
             let cell = self.connect(id).await?;
             tracing::info!(project = %id, sessions = cell.state().sessions.len(), "found a running cell");
+            metrics().cells_adopted.inc();
             self.look_after(id, &cell);
             **held = Some(cell);
         }
@@ -170,6 +200,7 @@ impl Projects {
             self.clear(id, gone.is_ok()).await?;
         }
         let spec = self.spec(id)?;
+        let began = Instant::now();
         for last in [false, false, true] {
             let adopted = match self.0.launch.start_cell(spec.clone()).await {
                 Ok(()) => false,
@@ -179,6 +210,12 @@ impl Projects {
             match self.connect(id).await {
                 Ok(cell) => {
                     tracing::info!(project = %id, adopted, "cell is running");
+                    if adopted {
+                        metrics().cells_adopted.inc();
+                    } else {
+                        metrics().cells_started.inc();
+                        metrics().cell_start.observe(began.elapsed().as_secs_f64());
+                    }
                     self.look_after(id, &cell);
                     return Ok(held.insert(cell).clone());
                 }
@@ -201,13 +238,19 @@ impl Projects {
             limits: settings.limits,
             network: settings.network,
             log_bytes: self.0.config.log_bytes,
+            policy: settings.policy,
         })
     }
 
     pub(super) async fn connect(&self, id: &ProjectId) -> Result<Cell, cell::Error> {
         // The run directory may lie where this user can't go; its descriptor leads there.
         let socket = PathBuf::from(format!("/proc/self/fd/{}/cells/{id}.sock", self.0.run.as_fd().as_raw_fd()));
+        let (launch, project) = (self.0.launch.clone(), id.clone());
         let care = Care {
+            coroner: Coroner::new(move || {
+                let (launch, project) = (launch.clone(), project.clone());
+                Box::pin(async move { launch.usage(&project).await.ok()?.memory.victim })
+            }),
             linger: Duration::from_secs(self.0.config.cell_linger_s),
             keeps: self.0.keeps,
             // A cell that runs is looked after even if its settings have become wrong: the next start says so.
@@ -225,6 +268,7 @@ impl Projects {
         let (this, id, cell) = (self.clone(), id.clone(), cell.clone());
         tokio::spawn(async move {
             let gone = cell.gone().await;
+            metrics().cell_ended(gone.is_err());
             let mut held = this.place(&id).lock_owned().await;
             if held.as_ref().is_some_and(|held| held.is(&cell)) {
                 *held = None;
@@ -265,7 +309,7 @@ impl Projects {
     }
 
     /// Gives a place up, and forgets it if there is no cell in it and nobody waits for it.
-    fn leave(&self, id: &ProjectId, held: OwnedMutexGuard<Option<Cell>>) {
+    pub(super) fn leave(&self, id: &ProjectId, held: OwnedMutexGuard<Option<Cell>>) {
         let mut places = self.places();
         // The table's and ours; more are made only with the table in hand.
         if held.is_none() && Arc::strong_count(OwnedMutexGuard::mutex(&held)) == 2 {
@@ -274,7 +318,18 @@ impl Projects {
     }
 }
 
+/// Why a cell didn't start, as it is counted.
+fn why(error: &Error) -> &'static str {
+    match error {
+        Error::NotFound(_) | Error::Exists(_) | Error::Invalid { .. } => "settings",
+        Error::Launcher(_) => "launcher",
+        Error::Busy => "busy",
+        Error::Cell(_) => "cell",
+        Error::Io { .. } | Error::Recording(_) => "io",
+    }
+}
+
 /// Does it in a task of its own: a caller that goes away meanwhile, as clients do, must not leave it half done.
-async fn to_the_end<T: Send + 'static>(doing: impl Future<Output = T> + Send + 'static) -> T {
+pub(super) async fn to_the_end<T: Send + 'static>(doing: impl Future<Output = T> + Send + 'static) -> T {
     tokio::spawn(doing).await.expect("neither starting nor ending a cell panics")
 }

@@ -7,8 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat2, renameat_with, statat,
-    unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat2, renameat, renameat_with,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 use sandbox::spec::ProjectId;
@@ -117,13 +117,47 @@ impl Folder {
 
     /// The project's settings, with what they leave out from the configuration.
     pub(super) fn settings(&self, id: &ProjectId, config: &Config) -> Result<Settings, Error> {
-        let text = match self.read_settings(id) {
-            Ok(text) => text,
-            // A folder that somebody made by hand: all defaults.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(invalid(id, &format!("{SETTINGS}: {error}"))),
+        parsed(id, &self.settings_text(id)?, config)
+    }
+
+    /// The text of the project's settings after a change, and what it says; nothing is written.
+    pub(super) fn edited(
+        &self,
+        id: &ProjectId,
+        config: &Config,
+        edit: impl FnOnce(&str) -> Result<String, String>,
+    ) -> Result<(String, Settings), Error> {
+        let text = edit(&self.settings_text(id)?).map_err(|reason| invalid(id, &reason))?;
+        if text.len() as u64 > SETTINGS_BYTES_MAX {
+            return Err(invalid(id, &format!("{SETTINGS} would be larger than {SETTINGS_BYTES_MAX} bytes")));
+        }
+        let settings = parsed(id, &text, config)?;
+        Ok((text, settings))
+    }
+
+    /// Replaces the project's settings in one go: who reads them finds the old ones or the new ones.
+    pub(super) fn write_settings(&self, id: &ProjectId, text: &str) -> Result<(), Error> {
+        let project = self.open(id)?;
+        let temporary = temporary_name()?;
+        let write = || -> io::Result<()> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let mut file = File::from(openat2(&project, &temporary, flags, FILE_MODE, RESOLVE)?);
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            Ok(renameat(&project, &temporary, &project, SETTINGS)?)
         };
-        settings::parse(&text, config).map_err(|reason| invalid(id, &format!("{SETTINGS}:{reason}")))
+        write().map_err(|error| {
+            let _ = unlinkat(&project, &temporary, AtFlags::empty());
+            failed(format!("write {SETTINGS} of project {id}"), error)
+        })
+    }
+
+    fn settings_text(&self, id: &ProjectId) -> Result<String, Error> {
+        match self.read_settings(id) {
+            // A folder that somebody made by hand: all defaults.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.open(id).map(|_| String::new()),
+            read => read.map_err(|error| invalid(id, &format!("{SETTINGS}: {error}"))),
+        }
     }
 
     fn read_settings(&self, id: &ProjectId) -> io::Result<String> {
@@ -155,6 +189,10 @@ fn temporary_name() -> Result<String, Error> {
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| failed("draw a random name".to_owned(), error))?;
     Ok(format!(".tmp-{:016x}", u64::from_le_bytes(random)))
+}
+
+fn parsed(id: &ProjectId, text: &str, config: &Config) -> Result<Settings, Error> {
+    settings::parse(text, config).map_err(|reason| invalid(id, &format!("{SETTINGS}:{reason}")))
 }
 
 fn invalid(id: &ProjectId, reason: &str) -> Error {

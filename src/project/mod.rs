@@ -4,9 +4,11 @@
 //! removed before another is started. Used by the server and by the commands that need none. It knows no HTTP.
 
 mod cells;
+mod census;
 mod folder;
 mod image;
 mod launch;
+mod limits;
 mod record;
 mod release;
 mod settings;
@@ -14,10 +16,12 @@ mod settings;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Dir, Mode, OFlags, openat};
 use sandbox::control::SessionName;
+use sandbox::policy::Choice;
 use sandbox::spec::ProjectId;
 use tokio::sync::watch;
 
@@ -25,10 +29,12 @@ use crate::cell::{self, Cell};
 use crate::config::Config;
 use crate::host::Host;
 use crate::record::{self as recording, Recorders};
+use census::Rooms;
 use folder::Folder;
 use image::Images;
 use launch::Launch;
 pub(crate) use record::Recorded;
+pub(crate) use settings::Changes;
 
 /// Why a project or its cell isn't to be had.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +75,18 @@ pub(crate) enum Error {
     },
 }
 
+/// What a project's cell may ask of the kernel, read by who may read the project's folder, without a host.
+pub(crate) fn policy(config: &Config, id: &ProjectId) -> Result<Choice, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(rustix::fs::CWD, &config.projects, flags, Mode::empty())
+        .map_err(|error| Error::Io { what: format!("open {}", config.projects.display()), error: error.into() })?;
+    let folder = Folder::new(root);
+    if !folder.exists(id)? {
+        return Err(Error::NotFound(id.clone()));
+    }
+    Ok(folder.settings(id, config)?.policy)
+}
+
 /// A project as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Summary {
@@ -92,6 +110,11 @@ struct Shared {
     run: OwnedFd,
     keeps: bool,
     recorders: Recorders,
+    rooms: Rooms,
+    /// Whether the cells that ran before this process are looked after.
+    settled: AtomicBool,
+    /// Held while running cells are asked what they use.
+    asking: tokio::sync::Mutex<()>,
     /// One place for each project that is open, or being opened; holding it is the right to start and to remove the cell.
     places: Mutex<HashMap<ProjectId, Place>>,
 }
@@ -103,7 +126,9 @@ impl Projects {
     /// Takes over what a host has in hand. With `keeps` the output of all sessions is kept for whoever comes after, and
     /// recorded where a project wants that: one process of a host does so, its server. Call it within a runtime.
     pub(crate) fn new(host: Host, keeps: bool) -> Result<Self, Error> {
-        let Host { config, launcher, projects, images, run, .. } = host;
+        let Host { config, launcher, projects, images, layers, run, .. } = host;
+        let copied = projects.try_clone();
+        let copied = copied.map_err(|error| Error::Io { what: "copy a descriptor".to_owned(), error })?;
         Ok(Self(Arc::new(Shared {
             config,
             folder: Folder::new(projects),
@@ -112,6 +137,9 @@ impl Projects {
             run,
             keeps,
             recorders: Recorders::default(),
+            rooms: Rooms { state: layers, projects: copied },
+            settled: AtomicBool::new(false),
+            asking: tokio::sync::Mutex::default(),
             places: Mutex::default(),
         })))
     }
@@ -167,8 +195,8 @@ impl Projects {
 
     /// The project's cell, unless it is just being started or removed.
     fn known(&self, id: &ProjectId) -> Option<Cell> {
-        let place = self.places().get(id)?.clone();
-        place.try_lock().ok()?.clone()
+        // With the table in hand, so that two who look don't take each other for one who starts or removes.
+        self.places().get(id)?.try_lock().ok()?.clone()
     }
 
     fn places(&self) -> MutexGuard<'_, HashMap<ProjectId, Place>> {

@@ -75,7 +75,6 @@ impl Recorder {
         let (began, allowance) = (Instant::now(), Allowance::new());
         let mut recorder = Self { attachment, shelf, session, title, tape: None, cast, began, buffer, allowance };
         recorder.put_in_tape().await?;
-        recorder.write().await?;
         Ok(recorder)
     }
 
@@ -139,19 +138,21 @@ impl Recorder {
 
     /// Goes on in another file, which begins with a snapshot.
     async fn change_tape(&mut self) -> Result<(), Error> {
-        self.put_in_tape().await?;
         self.began = Instant::now();
         self.cast = Cast::begin(&self.title, self.cast.size(), SystemTime::now(), &mut self.buffer);
+        self.put_in_tape().await?;
         self.attachment.start_over();
         Ok(())
     }
 
+    /// Takes a new file, whose head is what was gathered.
     async fn put_in_tape(&mut self) -> Result<(), Error> {
         let (shelf, session, full) = (self.shelf.clone(), self.session.clone(), self.tape.take());
+        let head = std::mem::take(&mut self.buffer);
         let tape = blocking(move || {
             // First, so that it may be removed to make room for the next one.
             drop(full);
-            shelf.begin(&session, SystemTime::now())
+            shelf.begin(&session, SystemTime::now(), &head)
         });
         let tape = tape.await?;
         tracing::info!(name = %tape.name(), "recording");

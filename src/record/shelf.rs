@@ -151,21 +151,27 @@ impl Shelf {
         }
     }
 
-    /// Begins a recording of a session.
-    pub(super) fn begin(&self, session: &SessionName, now: SystemTime) -> Result<Tape, Error> {
+    /// Begins a recording of a session with its head, without which it is listed for nobody.
+    pub(super) fn begin(&self, session: &SessionName, now: SystemTime, head: &[u8]) -> Result<Tape, Error> {
         match mkdirat(&self.project, FOLDER, FOLDER_MODE) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(failed(&format!("make folder {FOLDER}"), error)),
         }
         let folder = self.folder()?.ok_or_else(|| failed(&format!("open folder {FOLDER}"), Errno::NOENT))?;
         let mut writing = lock(&self.writing);
-        if !make_room(&folder, &writing, self.bounds, self.bounds.step_bytes, 1)? {
+        let aside = head.len() as u64 + self.bounds.step_bytes;
+        if !make_room(&folder, &writing, self.bounds, aside, 1)? {
             return Err(Error::Full);
         }
-        let (name, file) = create(&folder, Name::new(session.clone(), now))?;
-        writing.insert(name.clone(), self.bounds.step_bytes);
+        let (name, mut file) = create(&folder, Name::new(session.clone(), now))?;
+        if let Err(error) = file.write_all(head) {
+            let _ = unlinkat(&folder, name.to_string(), AtFlags::empty());
+            return Err(failed(&format!("write recording {name}"), error));
+        }
+        writing.insert(name.clone(), aside);
         drop(writing);
-        Ok(Tape { folder, writing: self.writing.clone(), bounds: self.bounds, name, file, bytes: 0 })
+        let (writing, bounds, bytes) = (self.writing.clone(), self.bounds, head.len() as u64);
+        Ok(Tape { folder, writing, bounds, name, file, bytes })
     }
 
     /// The folder, if it is there.
@@ -305,7 +311,7 @@ mod tests {
 
     /// Begins a recording `second` seconds after another time.
     fn begin(shelf: &Shelf, second: u64) -> Tape {
-        shelf.begin(&SessionName::main(), UNIX_EPOCH + Duration::from_secs(second)).unwrap()
+        shelf.begin(&SessionName::main(), UNIX_EPOCH + Duration::from_secs(second), b"").unwrap()
     }
 
     /// A finished recording of so many bytes.
@@ -360,12 +366,28 @@ mod tests {
     }
 
     #[test]
+    fn none_is_listed_without_its_head() {
+        let (_root, shelf) = shelf();
+        std::thread::scope(|scope| {
+            let recording = scope.spawn(|| {
+                let begin =
+                    |second| shelf.begin(&SessionName::main(), UNIX_EPOCH + Duration::from_secs(second), b"head");
+                (0..500).for_each(|second| drop(begin(second).unwrap()));
+            });
+            while !recording.is_finished() {
+                assert!(shelf.list().unwrap().iter().all(|one| one.bytes == 4));
+            }
+        });
+        assert_eq!(shelf.list().unwrap().len(), SMALL.files_max);
+    }
+
+    #[test]
     fn links_are_not_followed() {
         let (root, shelf) = shelf();
         let elsewhere = tempfile::tempdir().unwrap();
         symlink(elsewhere.path(), root.path().join("recordings")).unwrap();
         let now = UNIX_EPOCH;
-        assert!(matches!(shelf.begin(&SessionName::main(), now), Err(Error::NoFolder)));
+        assert!(matches!(shelf.begin(&SessionName::main(), now, b""), Err(Error::NoFolder)));
         assert!(matches!(shelf.list(), Err(Error::NoFolder)));
         assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0);
         std::fs::remove_file(root.path().join("recordings")).unwrap();
@@ -426,7 +448,7 @@ mod tests {
         }
         let bytes = |shelf| listed(shelf).iter().map(|(_, bytes)| bytes).sum::<u64>();
         assert_eq!((bytes(&shelf), SMALL.bytes_max), (200, 200));
-        assert!(matches!(shelf.begin(&SessionName::main(), UNIX_EPOCH), Err(Error::Full)));
+        assert!(matches!(shelf.begin(&SessionName::main(), UNIX_EPOCH, b""), Err(Error::Full)));
         let freed = full.remove(0).bytes;
         begin(&shelf, 4).write(&[b'x'; 10]).unwrap();
         assert_eq!((listed(&shelf).len(), bytes(&shelf)), (3, 210 - freed));

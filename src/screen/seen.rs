@@ -14,11 +14,17 @@ use super::row::Row;
 pub(crate) fn all(screen: &Screen) -> String {
     let mut out = now(screen);
     for (index, (line, bytes)) in screen.model.history.stored().enumerate() {
-        // What the first one went on from is forgotten, and nobody can see it.
-        let joint = if index == 0 || line.joint == Joint::None { "" } else { " wrapped" };
+        if index == 0 {
+            // What it went on from may be forgotten: that shows in how it is written, and nobody can see it.
+            let mut alone = Screen::new(Size { cols: 2000, rows: 2 });
+            alone.feed(&bytes);
+            out += &rows(&alone.model.primary);
+            continue;
+        }
+        let joint = if line.joint == Joint::None { "" } else { " wrapped" };
         writeln!(out, "history {:?}{joint}", String::from_utf8_lossy(&bytes)).unwrap();
     }
-    writeln!(out, "lines {:?}", lines(screen)).unwrap();
+    writeln!(out, "lines {:?}", lines_from(screen, screen.history().first() + 1)).unwrap();
     out
 }
 
@@ -28,19 +34,30 @@ pub(crate) fn all(screen: &Screen) -> String {
 pub(crate) fn all_but_breaks(screen: &Screen) -> String {
     let mut wide = Screen::new(Size { cols: 2000, rows: 2000 });
     wide.feed(lines(screen).as_bytes());
-    let line = |row: &Row| {
+    let mut lines: Vec<Vec<Cell>> = Vec::new();
+    for row in &wide.model.primary.rows {
+        // What is wrapped here goes on from the row above, be it with nothing but blanks.
+        if !row.wrapped || lines.is_empty() {
+            lines.push(Vec::new());
+        }
         let style = |cell: &Cell| Style { bg: Colour::DEFAULT, ..cell.style };
         let text = row.cells().iter().filter(|cell| cell.text != ' ' || !cell.marks().is_empty());
-        let line: Vec<Cell> = text.map(|cell| Cell { style: style(cell), ..cell.clone() }).collect();
-        cells(&Row::of(line, false, false)) + "\n"
-    };
-    now(screen) + &wide.model.primary.rows.iter().map(line).collect::<String>()
+        let line = lines.last_mut().expect("just pushed");
+        line.extend(text.map(|cell| Cell { style: style(cell), ..cell.clone() }));
+    }
+    // Rows below all that was written.
+    while lines.pop_if(|line| line.is_empty()).is_some() {}
+    now(screen) + &lines.into_iter().map(|line| cells(&Row::of(line, false, false)) + "\n").collect::<String>()
 }
 
 /// All lines of the history.
 pub(crate) fn lines(screen: &Screen) -> String {
+    lines_from(screen, 0)
+}
+
+fn lines_from(screen: &Screen, from: u64) -> String {
     let mut out = Vec::new();
-    assert_eq!(screen.history().lines(0, usize::MAX, &mut out), screen.history().end());
+    assert_eq!(screen.history().lines(from, usize::MAX, &mut out), screen.history().end());
     String::from_utf8(out).unwrap()
 }
 

@@ -19,7 +19,9 @@ use tokio::time::Instant;
 use super::Session;
 use super::cursor::{Cursor, Next};
 use super::data::Data;
+use super::echo::Echo;
 use super::picture::{Painting, Stroke};
+use crate::metrics::metrics;
 use crate::wire::{Member, Role, UNACKED_BYTES_MAX};
 
 /// How far the cell may write ahead of this client, in bytes: enough that a fast client never waits for the cell, and at
@@ -157,6 +159,7 @@ pub(crate) struct Attachment {
     taken: u64,
     exit: Option<Exit>,
     packet: Vec<u8>,
+    echo: Echo,
 }
 
 impl Hold {
@@ -220,6 +223,7 @@ impl Attachment {
             taken: 0,
             exit: None,
             packet: Vec::with_capacity(64),
+            echo: Echo::default(),
             session,
         };
         // Already now: a new session's first prompt needn't wait until the client is ready for it.
@@ -255,11 +259,17 @@ impl Attachment {
         if self.role == Role::Viewer {
             return;
         }
+        self.echo.typed(self.session.log.head());
         self.resize = self.session.clients.lead(self.id).or(self.resize);
         self.send_resize();
         let typed = if self.waiting.is_empty() { self.send_input(bytes) } else { 0 };
         self.waiting.extend_from_slice(&bytes[typed..]);
         self.full = self.waiting.len() >= INPUT_WAITING_BYTES_MAX;
+    }
+
+    /// What the client was given is on its way.
+    pub(crate) fn sent(&mut self) {
+        self.echo.sent(self.cursor.offset());
     }
 
     /// Types what the client's terminal answers to a program. Only the leader's does, and what finds no room is dropped:
@@ -335,17 +345,8 @@ impl Attachment {
     /// Moves what waits to be sent and what came in, while the client can't take output; so it gives none.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Output> {
         loop {
-            if let Poll::Ready(Err(error)) = self.poll_due(cx) {
-                return Poll::Ready(Output::Lost(error));
-            }
-            if self.has_room_again() {
-                return Poll::Ready(Output::Room);
-            }
-            if self.exit.is_some() {
-                return Poll::Pending;
-            }
-            if let Err(error) = ready!(self.poll_packet(cx)) {
-                return Poll::Ready(Output::Lost(error));
+            if let Some(output) = ready!(self.poll_rest(cx)) {
+                return Poll::Ready(output);
             }
         }
     }
@@ -372,25 +373,30 @@ impl Attachment {
             {
                 return Poll::Ready(Output::Ended(exit));
             }
-            if let Poll::Ready(Err(error)) = self.poll_due(cx) {
-                return Poll::Ready(Output::Lost(error));
-            }
-            if self.has_room_again() {
-                return Poll::Ready(Output::Room);
-            }
-            if self.exit.is_some() {
-                return Poll::Pending;
-            }
-            if let Err(error) = ready!(self.poll_packet(cx)) {
-                return Poll::Ready(Output::Lost(error));
+            if let Some(output) = ready!(self.poll_rest(cx)) {
+                return Poll::Ready(output);
             }
         }
+    }
+
+    /// Moves along what isn't output; `None` once something was moved, after which there may be some.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Output>> {
+        if let Poll::Ready(Err(error)) = self.poll_due(cx) {
+            return Poll::Ready(Some(Output::Lost(error)));
+        }
+        if self.has_room_again() {
+            return Poll::Ready(Some(Output::Room));
+        }
+        if self.exit.is_some() {
+            return Poll::Pending;
+        }
+        Poll::Ready(ready!(self.poll_packet(cx)).err().map(Output::Lost))
     }
 
     /// What comes next for the client, if anything does.
     fn next(&mut self, cx: &mut Context<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Result<Option<Output>, LogError> {
         if self.painting.is_none() && self.is_behind() {
-            self.begin_painting();
+            self.skip();
         }
         if let Some(painting) = &mut self.painting {
             return match painting.poll(cx, &self.session, bytes_max, out) {
@@ -420,7 +426,7 @@ impl Attachment {
             }
             Ok(Next::Nothing) => Ok(None),
             Err(LogError::Overwritten { .. }) => {
-                self.begin_painting();
+                self.skip();
                 self.next(cx, bytes_max, out)
             }
             Err(error) => Err(error),
@@ -434,6 +440,14 @@ impl Attachment {
         let flushed = self.cursor.flush_ahead().is_some_and(|flush| flush.saturating_sub(offset) > FLUSHED_BYTES_MAX);
         let lagging = self.session.log.head().saturating_sub(offset) > LAG_BYTES_MAX.max(2 * self.window);
         flushed || lagging && offset >= self.owed_until
+    }
+
+    /// Goes on behind a snapshot, since the client can't have all that it missed.
+    fn skip(&mut self) {
+        if self.presence != Presence::Unseen {
+            metrics().client_skips.inc();
+        }
+        self.begin_painting();
     }
 
     fn begin_painting(&mut self) {

@@ -8,6 +8,7 @@ use sandbox::control::Size;
 use tokio::sync::Notify;
 
 use super::Sizing;
+use crate::metrics::metrics;
 use crate::wire::{Member, Role};
 
 /// The clients of a session.
@@ -42,6 +43,9 @@ impl Clients {
         list.size.get_or_insert(present);
         let id = list.last_id;
         list.members.push((Member { id, role, size }, bell));
+        if list.members.len() == 1 {
+            metrics().sessions_attached.inc();
+        }
         if role == Role::Writer && self.leader() == 0 {
             self.leader.store(id, Ordering::Relaxed);
         }
@@ -51,7 +55,11 @@ impl Clients {
     /// Removes a client. If it led, the writer that came last does.
     pub(super) fn leave(&self, id: u64) -> Option<Size> {
         let mut list = self.list();
+        let before = list.members.len();
         list.members.retain(|(member, _)| member.id != id);
+        if before > 0 && list.members.is_empty() {
+            metrics().sessions_attached.dec();
+        }
         if self.leader() == id {
             let next = list.members.iter().rev().find(|(member, _)| member.role == Role::Writer);
             self.leader.store(next.map_or(0, |(member, _)| member.id), Ordering::Relaxed);

@@ -8,6 +8,7 @@ mod attachment;
 mod clients;
 mod cursor;
 mod data;
+mod echo;
 mod keeper;
 mod picture;
 mod sizing;

@@ -7,17 +7,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Sink, Stream};
+use futures_util::{Sink, Stream as _};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::{CloseCode, CloseFrame, close};
+use crate::metrics::metrics;
+use crate::stream::Stream;
 
 /// Largest message from a client in bytes: a paste comes in several.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -42,7 +43,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// An upgraded connection.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<Stream>,
     flushed: bool,
 }
 
@@ -67,14 +68,15 @@ impl Socket {
     /// Waits until the connection has switched protocols.
     pub(crate) async fn upgraded(upgrade: OnUpgrade) -> std::io::Result<Self> {
         let upgraded = upgrade.await.map_err(std::io::Error::other)?;
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>();
-        let parts = parts.map_err(|_| std::io::Error::other("the connection is no TCP connection"))?;
+        let parts = upgraded.downcast::<TokioIo<Stream>>();
+        let parts = parts.map_err(|_| std::io::Error::other("the connection is none of this server's"))?;
         Self::over(parts.io.into_inner(), parts.read_buf.to_vec()).await
     }
 
     /// Speaks on a connection that has switched protocols and of which `early` was read already.
-    pub(crate) async fn over(stream: TcpStream, early: Vec<u8>) -> std::io::Result<Self> {
-        let socket = socket2::SockRef::from(&stream);
+    pub(crate) async fn over(stream: impl Into<Stream>, early: Vec<u8>) -> std::io::Result<Self> {
+        let stream = stream.into();
+        let socket = socket2::SockRef::from(stream.socket());
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         let config = WebSocketConfig::default()
@@ -89,9 +91,13 @@ impl Socket {
 
     /// Takes what came next.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+        let counted = |bytes: Bytes| {
+            metrics().websocket_received_bytes.inc_by(bytes.len() as u64);
+            bytes
+        };
         let received = match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
-            Some(Ok(Message::Text(text))) => Received::Text(text.into()),
-            Some(Ok(Message::Binary(bytes))) => Received::Binary(bytes),
+            Some(Ok(Message::Text(text))) => Received::Text(counted(text.into())),
+            Some(Ok(Message::Binary(bytes))) => Received::Binary(counted(bytes)),
             Some(Ok(Message::Close(_))) => Received::Closed,
             Some(Ok(_)) => Received::Control,
             Some(Err(error)) => refusal(&error).map_or(Received::Lost, Received::Refused),
@@ -113,6 +119,7 @@ impl Socket {
     pub(crate) fn send(&mut self, message: Message) -> Result<(), Error> {
         // What the kernel has room for goes out at once, the rest with the next flush.
         self.flushed = false;
+        metrics().websocket_sent_bytes.inc_by(message.len() as u64);
         Pin::new(&mut self.stream).start_send(message)
     }
 
@@ -144,7 +151,7 @@ impl Socket {
     /// Reads to the end: a connection closed with bytes unread is reset, and the close frame could be lost with it.
     async fn drain(&mut self) {
         let stream = self.stream.get_mut();
-        let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
+        let _ = stream.shutdown().await;
         // Not on the stack: a task is as large as the most that it ever waits with, for all of its life.
         let mut unread = vec![0; 4096];
         while stream.read(&mut unread).await.is_ok_and(|length| length > 0) {}

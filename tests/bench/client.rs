@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -138,6 +139,22 @@ impl Client {
             self.seen.clear();
             self.receive()?;
         }
+        Ok(())
+    }
+
+    /// Types, and reads what comes, if anything does, until somebody says so.
+    pub(crate) fn read_until_told(&mut self, bytes: &'static [u8], told: &AtomicBool) -> anyhow::Result<()> {
+        self.type_in(bytes)?;
+        self.socket.get_ref().set_read_timeout(Some(QUIET))?;
+        while !told.load(Ordering::Relaxed) {
+            match self.socket.read() {
+                Ok(message) => self.take(message)?,
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.seen.clear();
+        }
+        self.socket.get_ref().set_read_timeout(Some(DEADLINE))?;
         Ok(())
     }
 

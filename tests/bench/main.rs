@@ -2,9 +2,10 @@
 //! promise is kept.
 //!
 //! [`server`] is what is measured, from outside, as its users meet it; [`peers`], [`relay`] and [`terminals`] are what it is
-//! measured against; [`cells`], [`echo`], [`web`], [`streams`], [`idle`], [`leaks`], [`sessions`], [`stalled`] and [`crowd`]
+//! measured against; [`cells`], [`echo`], [`web`], [`streams`], [`bombs`], [`idle`], [`leaks`], [`sessions`], [`stalled`] and [`crowd`]
 //! measure; [`report`] tells. It knows nothing of the inside.
 
+mod bombs;
 mod cells;
 mod client;
 mod crowd;
@@ -36,11 +37,11 @@ use peers::Peers;
 use report::Report;
 use server::Server;
 
-const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [web] [streams] [idle] [leaks] [sessions] [stalled] [crowd]";
+const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [web] [streams] [bombs] [idle] [leaks] [sessions] [stalled] [crowd]";
 
 /// The parts that are measured in one server, in their order: those that measure time come first, in a server that has done
 /// nothing else.
-const TOGETHER: [&str; 6] = ["cells", "echo", "web", "streams", "idle", "leaks"];
+const TOGETHER: [&str; 7] = ["cells", "echo", "web", "streams", "bombs", "idle", "leaks"];
 
 /// The parts that have servers of their own: their memory and their processor time are only what is measured.
 const APART: [&str; 3] = ["sessions", "stalled", "crowd"];
@@ -139,6 +140,7 @@ fn together(folder: &Folder, options: &Options, report: &mut Report) -> anyhow::
             "echo" => echo::measure(&server, &peers, options.count(20), report)?,
             "web" => web::measure(&server, &peers, folder, options.count(20), report)?,
             "streams" => streams::measure(&server, &peers, folder, options.count(10), report)?,
+            "bombs" => bombs::measure(&server, &peers, options.count(5), report)?,
             "idle" => idle::measure(&server, options.count(10), report)?,
             _ => leaks::measure(&server, options.count(1000), report)?,
         }

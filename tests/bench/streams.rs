@@ -139,7 +139,8 @@ fn beside_a_flood(server: &Server, rounds: usize, report: &mut Report) -> anyhow
     Ok(())
 }
 
-fn type_line(client: &mut Client, times: &mut Samples) -> anyhow::Result<()> {
+/// Types keys one after the other, and measures in microseconds how long each takes to show.
+pub(crate) fn type_line(client: &mut Client, times: &mut Samples) -> anyhow::Result<()> {
     for key in 0..KEYS {
         std::thread::sleep(GAP);
         let began = Instant::now();

@@ -14,6 +14,14 @@ fn url(address: SocketAddr) -> String {
     format!("--url http://{address}")
 }
 
+/// A user who has attached to a project's main session by that address.
+fn attached(server: &Server, project: &str, address: SocketAddr) -> User {
+    let mut user = User::sit_down(server);
+    user.types(&format!("cloister attach {project} {}\r", url(address)));
+    user.expect("$ ");
+    user
+}
+
 /// What the client says when it can't attach.
 fn refusal(server: &Server, words: &[&str]) -> String {
     let refused = server.command(&["attach"]).args(words).stdin(Stdio::null()).output().expect("cloister runs");
@@ -192,9 +200,7 @@ fn a_server_that_restarts_is_hardly_noticed() {
     let Some(mut server) = Server::start() else { return };
     let project = server.project();
     let way = Way::to(server.address);
-    let mut user = User::sit_down(&server);
-    user.types(&format!("cloister attach {project} {}\r", url(way.address)));
-    user.expect("$ ");
+    let mut user = attached(&server, &project, way.address);
     user.types("mark=kept; echo rea''dy\r");
     user.expect("ready\r\n");
     user.expect("$ ");
@@ -216,9 +222,7 @@ fn a_server_that_is_killed_costs_neither_output_nor_input() {
     let Some(mut server) = Server::start() else { return };
     let project = server.project();
     let way = Way::to(server.address);
-    let mut user = User::sit_down(&server);
-    user.types(&format!("cloister attach {project} {}\r", url(way.address)));
-    user.expect("$ ");
+    let mut user = attached(&server, &project, way.address);
     user.types("stty -echo; count() { i=0; while [ $i -lt 300 ]; do echo line-$i.; i=$((i+1)); sleep 0.01; done; echo do''ne; }\r");
     user.types("count & cat > typed\r");
     user.expect("line-0.");
@@ -248,9 +252,7 @@ fn a_paste_while_the_server_is_away_arrives_whole() {
     let Some(mut server) = Server::start() else { return };
     let project = server.project();
     let way = Way::to(server.address);
-    let mut user = User::sit_down(&server);
-    user.types(&format!("cloister attach {project} {}\r", url(way.address)));
-    user.expect("$ ");
+    let mut user = attached(&server, &project, way.address);
     let paste: String = (0..40_000).map(|number| format!("{number:05}")).collect();
     user.types(&format!("stty raw -echo; echo rea''dy; head -c {} > typed; stty sane; echo do''ne\r", paste.len()));
     user.expect("ready");
@@ -270,9 +272,7 @@ fn a_session_that_is_gone_is_not_replaced_silently() {
     let Some(mut server) = Server::start() else { return };
     let project = server.project();
     let way = Way::to(server.address);
-    let mut user = User::sit_down(&server);
-    user.types(&format!("cloister attach {project} {}\r", url(way.address)));
-    user.expect("$ ");
+    let mut user = attached(&server, &project, way.address);
     server.signal(Signal::KILL);
     user.expect("trying again\x07");
     server.ended();
@@ -359,7 +359,8 @@ fn what_can_not_be_attached_to_is_named_with_its_remedy() {
     assert_eq!(token, "cloister: the token is refused: give the right one by CLOISTER_TOKEN or --token\n");
     let nobody = refusal(&server, &[&project, "--url", "http://127.0.0.1:9"]);
     assert!(nobody.starts_with("cloister: no server at 127.0.0.1:9: start it with `cloister serve`"), "{nobody}");
-    assert!(refusal(&server, &[&project, "--url", "https://127.0.0.1:9"]).contains("TLS is not spoken"));
+    let no_address = refusal(&server, &[&project, "--url", "127.0.0.1:9"]);
+    assert!(no_address.contains("must begin with https:// or http://"), "{no_address}");
     assert!(refusal(&server, &[&project, "--session", "a/b"]).contains("--session: a session name is"));
     assert!(refusal(&server, &[&project, "--detach-keys", "ctrl-1"]).contains("--detach-keys: `ctrl-1` is no key"));
     assert!(refusal(&server, &["A"]).contains("a project id is"));

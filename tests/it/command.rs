@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -292,18 +293,20 @@ fn wrong_settings_are_named_with_their_place() {
 }
 
 #[test]
-fn whoever_is_not_root_is_told_how_to_be() {
+fn who_is_neither_root_nor_has_ids_for_cells_is_told_how_to_get_some() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root, to be somebody else");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    for program in [env!("CARGO_BIN_EXE_cloister"), env!("CARGO_BIN_EXE_cloister-launcher")] {
+        std::fs::copy(program, folder.path().join(Path::new(program).file_name().unwrap())).unwrap();
+    }
     let program = folder.path().join("cloister");
-    std::fs::copy(env!("CARGO_BIN_EXE_cloister"), &program).unwrap();
-    let output = Command::new(program).args(["run", "demo"]).env_clear().uid(65_534).output().unwrap();
+    let output = Command::new(program).args(["run", "demo"]).env_clear().uid(65_534).gid(65_534).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    assert!(text(&output.stderr).contains("must be started by root"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("usermod --add-subuids"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -38,3 +38,44 @@ fn what_is_missing_is_named_with_its_remedy_and_nothing_is_made() {
     }
     assert!(!nowhere.exists());
 }
+
+#[test]
+fn a_running_cell_is_looked_at_measure_by_measure() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project_with("[limits]\npids_max = 99\n");
+    let look = |words: &[&str]| {
+        let output = server.command(&[&["doctor", "--cell", &project], words].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, _, reason) = look(&[]);
+    assert_eq!(status, Some(1));
+    assert!(reason.contains("no running cell: start one with"), "{reason}");
+
+    let mut command = server.command(&["run", &project, "--", "sh", "-c", "echo here; cat"]);
+    let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let said = std::io::BufRead::lines(std::io::BufReader::new(running.stdout.take().unwrap())).next();
+    assert_eq!(said.unwrap().unwrap().trim(), "here");
+    let (status, table, reason) = look(&[]);
+    assert_eq!(status, Some(0), "{table}{reason}");
+    assert!(!table.lines().any(|line| line.starts_with("not")), "{table}");
+    for line in
+        ["fully  namespaces", "fully  host ids", "fully  masked paths", "fully  capabilities", "fully  system calls"]
+    {
+        assert!(table.contains(line), "{line:?} is not in\n{table}");
+    }
+    let (_, json, _) = look(&["--json"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["enforced"], true);
+    let measures = report["measures"].as_array().unwrap();
+    let pids = measures.iter().find(|measure| measure["measure"] == "process limit").unwrap();
+    assert!(pids["detail"].as_str().unwrap().starts_with("99 in "), "{pids}");
+
+    // A limit that is taken away behind the cell's back is seen.
+    let place = pids["detail"].as_str().unwrap().trim_start_matches("99 in ").to_owned();
+    std::fs::write(place, "max").unwrap();
+    let (status, table, _) = look(&[]);
+    assert_eq!(status, Some(1));
+    assert!(table.lines().any(|line| line.starts_with("not    process limit")), "{table}");
+    drop(running.stdin.take());
+    running.wait().unwrap();
+}

@@ -4,6 +4,8 @@
 mod bombs;
 mod calls;
 mod neighbours;
+mod policy;
+mod server;
 mod view;
 
 use std::path::PathBuf;

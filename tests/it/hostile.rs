@@ -6,6 +6,7 @@ mod images;
 mod layout;
 mod machine;
 mod projects;
+mod races;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -56,8 +57,10 @@ struct Canary {
 impl Canary {
     fn new(server: &Server) -> Self {
         let folder = server.projects().join("canary.d");
-        std::fs::create_dir_all(folder.join("etc")).expect("the canary is made");
-        for name in ["hostname", "etc/hostname", "etc/hosts", "etc/passwd"] {
+        for inner in ["etc", "workspace"] {
+            std::fs::create_dir_all(folder.join(inner)).expect("the canary is made");
+        }
+        for name in ["hostname", "etc/hostname", "etc/hosts", "etc/passwd", "workspace/mark", "project.toml"] {
             std::fs::write(folder.join(name), "sings\n").expect("the canary is made");
         }
         let before = look(&folder);

@@ -1,83 +1,13 @@
 //! What can't be lost: output and input of sessions over connections that are cut and servers that are killed.
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{Heard, Server, Wire, block_on};
+use crate::harness::{Heard, Kept, Server, Wire, block_on};
 
 /// Connections cut at random points, and servers killed, in the test that does both.
 const CUTS: u32 = 1000;
 const KILLS: u32 = 10;
-
-/// What a client keeps of a session over its connections.
-struct Kept {
-    channel: u16,
-    session: &'static str,
-    life: Option<Value>,
-    /// Everything before it was received.
-    offset: u64,
-    output: Vec<u8>,
-    /// Typed, of which the first `acknowledged` bytes need not be sent again.
-    typed: Vec<u8>,
-    acknowledged: usize,
-    /// How much of it this connection has sent.
-    sent: usize,
-}
-
-impl Kept {
-    fn new(channel: u16, session: &'static str) -> Self {
-        let (output, typed) = (Vec::new(), Vec::new());
-        Self { channel, session, life: None, offset: 0, output, typed, acknowledged: 0, sent: 0 }
-    }
-
-    /// Asks for the session, where it was left.
-    async fn attach(&mut self, wire: &mut Wire) {
-        let mut ask = json!({
-            "type": "attach", "channel": self.channel, "session": self.session, "cols": 80, "rows": 24,
-            "client": format!("{:016x}", 77 + u64::from(self.channel)),
-        });
-        if let Some(life) = &self.life {
-            ask["resume"] = json!({ "life": life, "offset": self.offset });
-        }
-        self.sent = usize::MAX;
-        wire.say(ask).await;
-    }
-
-    async fn send(&mut self, wire: &mut Wire) {
-        if self.sent < self.typed.len() {
-            let (from, to) = (self.sent, self.typed.len());
-            self.sent = to;
-            wire.input(self.channel, from as u64, &self.typed[from..to]).await;
-        }
-    }
-
-    async fn hear(&mut self, wire: &mut Wire, heard: &Heard) {
-        match heard {
-            Heard::Output(channel, offset, bytes) if *channel == self.channel => {
-                assert_eq!(*offset, self.offset, "output goes on where it was left");
-                self.offset += bytes.len() as u64;
-                self.output.extend_from_slice(bytes);
-                wire.ack(self.channel, self.offset).await;
-            }
-            Heard::Typed(channel, seq) if *channel == self.channel => {
-                self.acknowledged = usize::try_from(*seq).expect("a small number");
-            }
-            Heard::Told(told) if told["channel"] == self.channel => match told["type"].as_str() {
-                Some("attached") => {
-                    assert!(self.life.is_none() || self.life.as_ref() == Some(&told["life"]), "the session lives on");
-                    self.life = Some(told["life"].clone());
-                    let arrived = usize::try_from(told["typed"].as_u64().expect("a number")).expect("a small one");
-                    assert!((self.acknowledged..=self.typed.len()).contains(&arrived), "{arrived} arrived");
-                    self.sent = arrived;
-                    self.send(wire).await;
-                }
-                Some("refused" | "reset" | "exited" | "lost") => panic!("{told}"),
-                _ => {}
-            },
-            _ => {}
-        }
-    }
-}
 
 /// What runs, and what is typed into it, one after the other once this is shown.
 const PROGRAMS: [(&str, &[(&str, &str)]); 6] = [
@@ -183,7 +113,7 @@ fn cut_a_thousand_times_and_killed_ten_nothing_is_lost_or_comes_twice() {
         lines.attach(&mut wire).await;
         keys.attach(&mut wire).await;
         // From here on each byte that is typed goes into the file.
-        while !String::from_utf8_lossy(&keys.output).contains("ready") {
+        while !keys.text().contains("ready") {
             let heard = wire.heard().await;
             lines.hear(&mut wire, &heard).await;
             keys.hear(&mut wire, &heard).await;

@@ -43,9 +43,7 @@ fn what_was_sent_before_is_not_typed_again() {
     let Some(server) = Server::start() else { return };
     block_on(async {
         let project = server.project();
-        let mut wire = server.wire(&project).await;
-        wire.attach(1, "main", json!({})).await;
-        wire.expect(1, "$ ").await;
+        let mut wire = server.wire_prompt(&project, "main").await;
         wire.input(1, 0, b"echo one").await;
         wire.input(1, 5, b"one").await;
         wire.input(1, 0, b"echo one-$((1+1))\r").await;
@@ -66,9 +64,7 @@ fn the_size_follows_who_typed_last_and_a_viewer_only_looks() {
     let Some(server) = Server::start() else { return };
     block_on(async {
         let project = server.project();
-        let mut first = server.wire(&project).await;
-        first.attach(1, "main", json!({})).await;
-        first.expect(1, "$ ").await;
+        let mut first = server.wire_prompt(&project, "main").await;
         let mut second = server.wire(&project).await;
         let size = json!({ "client": "00000000000000aa", "cols": 100, "rows": 30 });
         let attached = second.attach(1, "main", size).await;
@@ -122,9 +118,7 @@ fn no_more_is_sent_than_is_acknowledged() {
     let Some(server) = Server::start() else { return };
     block_on(async {
         let project = server.project();
-        let mut wire = server.wire(&project).await;
-        wire.attach(1, "main", json!({})).await;
-        wire.expect(1, "$ ").await;
+        let mut wire = server.wire_prompt(&project, "main").await;
         let mut end = 0;
         wire.input(1, 0, b"yes\r").await;
         let mut acknowledged = None;
@@ -151,9 +145,7 @@ fn a_paste_into_a_program_that_does_not_read_holds_back_nothing_else() {
     let Some(server) = Server::start() else { return };
     block_on(async {
         let project = server.project();
-        let mut wire = server.wire(&project).await;
-        wire.attach(1, "deaf", json!({})).await;
-        wire.expect(1, "$ ").await;
+        let mut wire = server.wire_prompt(&project, "deaf").await;
         wire.input(1, 0, b"stty raw -echo; echo rea''dy; sleep 1000\r").await;
         wire.expect(1, "ready").await;
         let mut seq = 41;

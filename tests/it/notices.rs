@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::harness::{DEADLINE, Server, block_on};
+use crate::harness::{DEADLINE, Heard, Server, block_on};
 
 #[test]
 fn a_label_is_everybodys_and_outlives_the_server() {
@@ -60,20 +60,73 @@ fn who_runs_out_of_memory_is_told_and_of_which() {
     let Some(server) = Server::start() else { return };
     block_on(async {
         let project = server.project_with("[limits]\nmemory_bytes_max = 67_108_864\n");
-        let mut wire = server.wire(&project).await;
-        wire.attach(1, "main", json!({})).await;
-        wire.expect(1, "$ ").await;
+        let mut wire = server.wire_prompt(&project, "main").await;
         let mut other = server.wire(&project).await;
         wire.input(1, 0, b"python3 -c 'x = b\"x\" * (1 << 30)'\r").await;
         for wire in [&mut wire, &mut other] {
             let killed = wire.told("out_of_memory").await;
             assert_eq!((&killed["kills"], &killed["limit_bytes"]), (&json!(1), &json!(67_108_864)));
+            assert_eq!(killed["victim"], "python3");
         }
         // Who comes later has missed nothing that can be helped.
         let mut late = server.wire(&project).await;
         late.say(json!({ "type": "ping", "id": 1 })).await;
         late.told("pong").await;
         assert!(server.log().contains("out of memory"), "{}", server.log());
+    });
+}
+
+/// Forks for two seconds, whatever comes of it.
+const FORKS: &str = "import os, time\n\
+    by, refused = time.monotonic() + 2, 0\n\
+    while time.monotonic() < by or refused <= 100:\n\
+    \x20   try:\n\
+    \x20       if os.fork() == 0: time.sleep(60)\n\
+    \x20   except OSError: refused += 1\n\
+    print('tried', refused > 100)\n";
+
+#[test]
+fn who_has_too_many_processes_is_told_once_however_many_are_refused() {
+    let Some(server) = Server::start() else { return };
+    block_on(async {
+        let project = server.project_with("[limits]\npids_max = 32\n");
+        let mut wire = server.wire_prompt(&project, "main").await;
+        let mut other = server.wire(&project).await;
+        let script = server.projects().join(&project).join("workspace/forks.py");
+        std::fs::write(script, FORKS).expect("the script is written");
+        wire.input(1, 0, b"python3 /workspace/forks.py\r").await;
+        let refused = other.told("out_of_pids").await;
+        assert!(refused["refusals"].as_u64() > Some(0) && refused["limit"] == 32, "{refused}");
+        let (mut told, mut text) = (0, String::new());
+        while !text.contains("tried True\r\n") {
+            match wire.heard().await {
+                Heard::Told(tell) => told += usize::from(tell["type"] == "out_of_pids"),
+                Heard::Output(1, offset, bytes) => {
+                    wire.ack(1, offset + bytes.len() as u64).await;
+                    text.push_str(&String::from_utf8_lossy(&bytes));
+                }
+                Heard::Closed(code, reason) => panic!("closed with {code} {reason:?} after {text:?}"),
+                Heard::Gone => panic!("gone after {text:?}"),
+                _ => {}
+            }
+        }
+        assert_eq!(told, 1);
+        let log = server.log();
+        assert_eq!(log.matches("out of processes").count(), 1, "{log}");
+    });
+}
+
+#[test]
+fn who_fills_the_disk_is_told_of_the_limit() {
+    let Some(server) = Server::start() else { return };
+    block_on(async {
+        let project = server.project_with("[limits]\ndisk_bytes_max = 67_108_864\n");
+        let mut wire = server.wire_prompt(&project, "main").await;
+        let mut other = server.wire(&project).await;
+        wire.input(1, 0, b"head -c 100M /dev/zero > big\r").await;
+        let full = other.told("out_of_disk").await;
+        assert!(full["times"] == 1 && full["limit_bytes"] == 67_108_864, "{full}");
+        assert_eq!(server.log().matches("out of disk").count(), 1);
     });
 }
 

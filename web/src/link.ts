@@ -23,8 +23,12 @@ export interface LinkEvents {
   state(state: LinkState): void;
   /** What runs in the project, and what it is called. */
   sessions(names: readonly string[], labels: Readonly<Record<string, string>>): void;
-  /** The kernel killed programs, since the project used up its memory. */
-  outOfMemory(limitBytes: number): void;
+  /** The kernel killed programs, since the project used up its memory; the last one's name may be known. */
+  outOfMemory(limitBytes: number, victim: string | undefined): void;
+  /** The kernel refused the project more processes. */
+  outOfPids(limit: number): void;
+  /** The project has no room left on its disk. */
+  outOfDisk(limitBytes: number): void;
   /** How long a message takes there and back. */
   lag(ms: number): void;
 }
@@ -175,7 +179,9 @@ export class Link {
     const tell = JSON.parse(data) as Tell;
     if ("channel" in tell) this.#channels.of(tell.channel)?.told(tell);
     else if (tell.type === "pong") this.#pulse?.pong(tell.id);
-    else if (tell.type === "out_of_memory") this.#events.outOfMemory(tell.limit_bytes);
+    else if (tell.type === "out_of_memory") this.#events.outOfMemory(tell.limit_bytes, tell.victim);
+    else if (tell.type === "out_of_pids") this.#events.outOfPids(tell.limit);
+    else if (tell.type === "out_of_disk") this.#events.outOfDisk(tell.limit_bytes);
     else if (tell.type === "sessions") {
       this.#sessions = tell.sessions;
       this.#events.sessions(tell.sessions, tell.labels ?? {});

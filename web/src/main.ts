@@ -55,7 +55,10 @@ function start(place: Place): void {
       tabs.sync(names);
       recordings.stir();
     },
-    outOfMemory: (limitBytes) => status.remark(`out of memory: a program was killed (limit ${bytesText(limitBytes)})`),
+    outOfMemory: (limitBytes, victim) =>
+      status.remark(`out of memory: ${victim ?? "a program"} was killed (limit ${bytesText(limitBytes)})`),
+    outOfPids: (limit) => status.remark(`out of processes: no more than ${limit} at once, end some`),
+    outOfDisk: (limitBytes) => status.remark(`out of disk: no more than ${bytesText(limitBytes)}, delete something`),
     lag: (ms) => {
       corner.lag((lagMs = ms));
       menu.tell();

@@ -19,6 +19,7 @@ export class Search {
   readonly #closed: () => void;
   readonly #addons = new WeakMap<Terminal, SearchAddon>();
   #terminal: Terminal | undefined;
+  #asked = 0;
 
   /** `closed` is called when the search is over. */
   constructor(form: HTMLFormElement, look: Look, closed: () => void) {
@@ -62,11 +63,14 @@ export class Search {
     this.#closed();
   }
 
-  // Upwards first: what one looks for was before what one sees.
+  // Upwards first: what one looks for was before what one sees. What was asked for while the addon was loading is asked for
+  // once, by the last: the addon takes the same again for a wish to go on.
   async #find(where: "here" | "next" | "previous"): Promise<void> {
     const terminal = this.#terminal;
     if (terminal === undefined) return;
+    const asked = ++this.#asked;
     const addon = await this.#addon(terminal);
+    if (asked !== this.#asked || terminal !== this.#terminal) return;
     if (this.#input.value === "") {
       this.#clear();
       return;

@@ -55,7 +55,9 @@ export type ChannelTell =
 export type Tell =
   | { readonly type: "hello"; readonly version: string; readonly project: string }
   | { readonly type: "sessions"; readonly sessions: readonly string[]; readonly labels?: Readonly<Record<string, string>> }
-  | { readonly type: "out_of_memory"; readonly kills: number; readonly limit_bytes: number }
+  | { readonly type: "out_of_memory"; readonly kills: number; readonly limit_bytes: number; readonly victim?: string }
+  | { readonly type: "out_of_pids"; readonly refusals: number; readonly limit: number }
+  | { readonly type: "out_of_disk"; readonly times: number; readonly limit_bytes: number }
   | { readonly type: "pong"; readonly id: number }
   | ({ readonly channel: number } & ChannelTell);
 

@@ -60,8 +60,10 @@ try {
   assert.ok((await tab.evaluate(() => window.lines())).includes(`\n${numbers}\nall\n`));
   console.log("ok: all of a long output shows");
 
-  await tab.keyboard.type("sleep 1000");
+  // It says so itself once it is in the foreground: a ^C before that is the shell's.
+  await tab.keyboard.type("sh -c 'echo asleep; exec sleep 1000'");
   await tab.keyboard.press("Enter");
+  await shows("\nasleep\n");
   await tab.keyboard.press("Control+c");
   await shows("^C");
   await tab.keyboard.type("exit 3");

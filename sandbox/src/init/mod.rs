@@ -4,6 +4,7 @@
 //! every count and buffer is bounded, and who breaks the protocol is cut off. It knows no host path and no other project.
 
 mod program;
+mod room;
 mod session;
 mod watch;
 
@@ -16,8 +17,9 @@ use rustix::event::epoll::EventFlags;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{WaitOptions, wait};
 
+use self::room::Room;
+use crate::alarm::{Alarm, Limit, Met};
 use crate::control::{CONTROL_BYTES_MAX, Exit, Reply, Request, SESSIONS_MAX, SessionName, Size, VERSION};
-use crate::oom::OomWatch;
 use crate::packet;
 use crate::spec::CellSpec;
 use session::{SCRATCH_BYTES, Session};
@@ -34,8 +36,8 @@ pub(crate) struct Birth {
     pub(crate) spec: CellSpec,
     /// The control socket, listening.
     pub(crate) listener: OwnedFd,
-    /// Hears when the kernel kills in the cell.
-    pub(crate) oom: Option<OomWatch>,
+    /// Hear when the cell meets a limit.
+    pub(crate) alarms: Vec<Alarm>,
 }
 
 /// Runs until the cell is to stop. When it returns, its process must end, and with it every process of the cell.
@@ -54,7 +56,8 @@ struct Init {
     listener: OwnedFd,
     /// What the listener is watched for.
     listened: EventFlags,
-    oom: Option<OomWatch>,
+    alarms: Vec<Alarm>,
+    room: Room,
     signals: SignalFd,
     connections: Vec<Connection>,
     sessions: Vec<Session>,
@@ -73,15 +76,30 @@ struct Connection {
 
 impl Init {
     fn new(birth: Birth) -> std::io::Result<Self> {
-        let Birth { spec, listener, oom } = birth;
+        let Birth { spec, listener, alarms } = birth;
         let (watch, signals) = (Watch::new()?, watch_children()?);
         watch.add(&signals, Source::Child, EventFlags::IN)?;
-        if let Some((ear, events)) = oom.as_ref().map(OomWatch::interest) {
-            watch.add(ear, Source::OutOfMemory, events)?;
+        for (number, alarm) in (0..).zip(&alarms) {
+            if let Some((ear, events)) = alarm.interest() {
+                watch.add(ear, Source::Alarm(number), events)?;
+            }
         }
         let scratch = vec![0; SCRATCH_BYTES];
         let (connections, sessions, listened) = (Vec::new(), Vec::new(), EventFlags::empty());
-        Ok(Self { watch, spec, listener, listened, oom, signals, connections, sessions, scratch, stop_at: None })
+        let room = Room::new(spec.limits.disk_bytes_max);
+        Ok(Self {
+            watch,
+            spec,
+            listener,
+            listened,
+            alarms,
+            room,
+            signals,
+            connections,
+            sessions,
+            scratch,
+            stop_at: None,
+        })
     }
 
     fn over(&self) -> bool {
@@ -93,7 +111,12 @@ impl Init {
         self.sessions.iter_mut().for_each(Session::wake_up);
         self.watch_anew();
         let left = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        for (source, events) in self.watch.wait(left) {
+        let happened = self.watch.wait(left);
+        if !happened.is_empty() {
+            self.alarms.iter_mut().for_each(Alarm::stirred);
+            self.room.stirred();
+        }
+        for (source, events) in happened {
             match source {
                 Source::Terminal(number) => {
                     if let Some(session) = numbered(&mut self.sessions, number) {
@@ -107,13 +130,13 @@ impl Init {
                 }
                 Source::Child => self.reap(),
                 Source::Listener => self.accept(),
-                Source::OutOfMemory => self.oom.iter_mut().for_each(OomWatch::heard),
+                Source::Alarm(number) => self.alarms[usize::from(number)].heard(),
                 Source::Connection(number) => self.converse(number),
             }
         }
         self.let_typists_go_first();
         self.report_growth();
-        self.report_kills();
+        self.report_limits();
         self.finish_sessions();
         self.connections.retain(|connection| connection.open);
     }
@@ -131,8 +154,14 @@ impl Init {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let look = self.oom.as_ref().and_then(OomWatch::deadline);
-        self.sessions.iter().filter_map(Session::deadline).chain(self.stop_at).chain(look).min()
+        let look = self.alarms.iter().filter_map(Alarm::deadline);
+        self.sessions
+            .iter()
+            .filter_map(Session::deadline)
+            .chain(self.stop_at)
+            .chain(look)
+            .chain(self.room.deadline())
+            .min()
     }
 
     fn accept(&mut self) {
@@ -305,10 +334,17 @@ impl Init {
         }
     }
 
-    fn report_kills(&mut self) {
-        if let Some(kills) = self.oom.as_mut().and_then(OomWatch::news) {
-            let killed = Reply::OutOfMemory { kills, limit_bytes: self.spec.limits.memory_bytes_max };
-            self.connections.iter_mut().for_each(|connection| connection.send(&killed, &[]));
+    fn report_limits(&mut self) {
+        for Met { limit, times, value } in self.alarms.iter_mut().filter_map(Alarm::news) {
+            let met = match limit {
+                Limit::Memory => Reply::OutOfMemory { kills: times, limit_bytes: value },
+                Limit::Pids => Reply::OutOfPids { refusals: times, limit: value },
+            };
+            self.connections.iter_mut().for_each(|connection| connection.send(&met, &[]));
+        }
+        if let Some((times, limit_bytes)) = self.room.news() {
+            let full = Reply::OutOfDisk { times, limit_bytes };
+            self.connections.iter_mut().for_each(|connection| connection.send(&full, &[]));
         }
     }
 

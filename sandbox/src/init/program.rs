@@ -4,6 +4,7 @@
 //! started.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ impl Program {
             builder.cwd(WORKSPACE);
             builder
         } else {
-            let folder = working_folder(spec)?;
+            let folder = working_folder(&root, spec)?;
             let mut words = spec.image.entrypoint.iter().chain(command);
             let name = words.next().ok_or("the command is empty")?;
             let program = find(name, &folder, &environment["PATH"])?;
@@ -89,10 +90,12 @@ fn environment(spec: &CellSpec, user: &CellUser, shell: &Path) -> BTreeMap<Strin
     environment
 }
 
-fn working_folder(spec: &CellSpec) -> Result<PathBuf, String> {
+/// The image's working folder. Links of the image's are followed; those of `/proc` to an open descriptor or to somebody's
+/// folder are not: they would be init's own.
+fn working_folder(root: &OwnedFd, spec: &CellSpec) -> Result<PathBuf, String> {
     let folder = if spec.image.working_dir.is_empty() { WORKSPACE } else { &spec.image.working_dir };
     let path = PathBuf::from(folder);
-    if path.is_absolute() && path.is_dir() {
+    if path.is_absolute() && crate::mount::is_folder_within(root, &path) {
         Ok(path)
     } else {
         Err(format!("the image's working folder {folder:?} is no folder in it"))

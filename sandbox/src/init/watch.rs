@@ -21,7 +21,8 @@ pub(super) enum Source {
     Client(u8, u32),
     Child,
     Listener,
-    OutOfMemory,
+    /// The alarm at this place in their list.
+    Alarm(u8),
     /// The control connection with this number.
     Connection(u8),
 }
@@ -80,7 +81,7 @@ impl Source {
             Self::Client(session, client) => (1, session, client),
             Self::Child => (2, 0, 0),
             Self::Listener => (3, 0, 0),
-            Self::OutOfMemory => (4, 0, 0),
+            Self::Alarm(number) => (4, number, 0),
             Self::Connection(connection) => (5, connection, 0),
         };
         EventData::new_u64(kind << 48 | u64::from(number) << 32 | u64::from(client))
@@ -94,7 +95,7 @@ impl Source {
             1 => Self::Client(number, client),
             2 => Self::Child,
             3 => Self::Listener,
-            4 => Self::OutOfMemory,
+            4 => Self::Alarm(number),
             5 => Self::Connection(number),
             _ => return None,
         })
@@ -119,7 +120,8 @@ mod tests {
             Source::Client(u8::MAX, 0),
             Source::Child,
             Source::Listener,
-            Source::OutOfMemory,
+            Source::Alarm(0),
+            Source::Alarm(1),
             Source::Connection(u8::MAX),
         ];
         for source in sources {

@@ -1,17 +1,22 @@
 //! Asks the launcher. Blocking; an async caller sends a request, and waits for the descriptor before it takes the answer.
 
+use std::convert::Infallible;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request, Settings};
 use crate::packet;
 use crate::spec::{LayerId, ProjectId};
+use crate::usage::Usage;
 
 /// Why the launcher didn't do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +27,12 @@ pub enum Error {
     /// The layer is in use.
     #[error("the layer is in use by the cell of project {0}: stop it first")]
     InUse(ProjectId),
+    /// The project has no running cell.
+    #[error("the project has no running cell: open a terminal of it first")]
+    NoCell,
+    /// The cell's memory can't be limited to so little.
+    #[error("the cell uses {0} bytes of memory that can't be taken from it: end programs in it first, or stop it")]
+    MemoryInUse(u64),
     /// It tried and failed; nothing is left of the attempt.
     #[error("{step}: {reason}")]
     Failed {
@@ -31,7 +42,7 @@ pub enum Error {
         reason: String,
     },
     /// The launcher can't be reached, or said something that isn't in the protocol.
-    #[error("the launcher is gone: {0}; restart cloister")]
+    #[error("the launcher is gone: {0}; restart cloister, or its service cloister-launcher if it has one")]
     Gone(#[source] io::Error),
 }
 
@@ -45,6 +56,8 @@ impl From<io::Error> for Error {
 #[derive(Debug)]
 pub struct Launcher {
     socket: OwnedFd,
+    /// Where the next one can be met, if this one is a service.
+    service: Option<PathBuf>,
 }
 
 impl Launcher {
@@ -52,23 +65,50 @@ impl Launcher {
     /// ever be the file on disk, and waits until it has prepared the folders. It ends when this connection closes.
     /// Needs root.
     pub fn spawn(binary: &Path, settings: &Settings) -> Result<Self, Error> {
-        let failed = |reason: String| Error::Failed { step: "start the launcher".to_owned(), reason };
-        let program = sealed_copy(binary).map_err(|error| failed(format!("{}: {error}", binary.display())))?;
         let (socket, theirs) = packet::pair()?;
-        // Standard input carries the socket: the one descriptor that a new program surely keeps.
-        Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .arg0("cloister-launcher")
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let mut launcher = Self { socket };
+        let (mut command, _program) = command(binary, theirs)?;
+        command.spawn().map_err(|error| not_started(error.to_string()))?;
+        let mut launcher = Self { socket, service: None };
         // Not on its command line: the cells' inits are forks of it, and a cell can read the command line of its pid 1.
         packet::send_json(&launcher.socket, settings, &[])?;
         launcher.answer()?;
         Ok(launcher)
+    }
+
+    /// Becomes the launcher: this process goes on as `binary` does, for the service user and root, as they connect to the
+    /// `listener` (SOCK_SEQPACKET). Returns only if that doesn't work.
+    pub fn become_service(binary: &Path, settings: &Settings, listener: &OwnedFd) -> Error {
+        let become_it = || -> Result<Infallible, Error> {
+            let (ours, theirs) = packet::pair()?;
+            packet::send_json(&ours, settings, &[listener.as_fd()])?;
+            let (mut command, _program) = command(binary, theirs)?;
+            Err(not_started(command.exec().to_string()))
+        };
+        match become_it() {
+            Err(error) => error,
+        }
+    }
+
+    /// Connects to a launcher that runs as a service behind this socket, and waits until it is prepared.
+    pub fn connect(service: &Path) -> Result<Self, Error> {
+        let mut launcher = Self::knock(service.to_owned())?;
+        launcher.answer()?;
+        Ok(launcher)
+    }
+
+    /// Connects to the launcher that follows this one; `None` if that takes whoever started it. It is prepared when the first
+    /// [`Self::answer`] comes.
+    pub fn follower(&self) -> Option<io::Result<Self>> {
+        self.service.clone().map(Self::knock)
+    }
+
+    fn knock(service: PathBuf) -> io::Result<Self> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        for way in [Timeout::Send, Timeout::Recv] {
+            set_socket_timeout(&socket, way, Some(SERVICE_WAIT))?;
+        }
+        connect(&socket, &SocketAddrUnix::new(&service)?)?;
+        Ok(Self { socket, service: Some(service) })
     }
 
     /// Removes an unpacked layer. One that isn't there is removed already.
@@ -100,7 +140,7 @@ impl Launcher {
 
     fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         packet::send_json(&self.socket, request, descriptors)?;
-        self.answer()
+        self.answer().map(drop)
     }
 
     /// Sends a request that carries no descriptors. Who sends it has had the answer to the last one, so there is room.
@@ -108,10 +148,14 @@ impl Launcher {
         Ok(packet::send_json(&self.socket, request, &[])?)
     }
 
-    /// Waits for the answer to what was sent; the descriptor becomes readable when it is there.
-    pub fn answer(&mut self) -> Result<(), Error> {
+    /// Waits for the answer to what was sent; the descriptor becomes readable when it is there. It gives what a cell uses, if
+    /// that was asked.
+    pub fn answer(&mut self) -> Result<Option<Box<Usage>>, Error> {
         match packet::receive_json(&self.socket, MESSAGE_BYTES_MAX)? {
-            Some((Answer::Done, _)) => Ok(()),
+            Some((Answer::Done, _)) => Ok(None),
+            Some((Answer::Usage(usage), _)) => Ok(Some(usage)),
+            Some((Answer::NoCell, _)) => Err(Error::NoCell),
+            Some((Answer::MemoryInUse { bytes }, _)) => Err(Error::MemoryInUse(bytes)),
             Some((Answer::Running, _)) => Err(Error::Running),
             Some((Answer::InUse { project }, _)) => Err(Error::InUse(project)),
             Some((Answer::Failed { step, reason }, _)) => Err(Error::Failed { step, reason }),
@@ -130,6 +174,22 @@ impl AsRawFd for Launcher {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// How long a launcher that runs as a service may take to let one in, and to answer.
+const SERVICE_WAIT: Duration = Duration::from_secs(30);
+
+/// The launcher's program as a command, with its end of a connection; and the sealed copy of it, to be kept until it is executed.
+fn command(binary: &Path, connection: OwnedFd) -> Result<(Command, OwnedFd), Error> {
+    let program = sealed_copy(binary).map_err(|error| not_started(format!("{}: {error}", binary.display())))?;
+    // Standard input carries the socket: the one descriptor that a new program surely keeps.
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    command.arg0("cloister-launcher").env_clear().current_dir("/").stdin(Stdio::from(connection)).stdout(Stdio::null());
+    Ok((command, program))
+}
+
+fn not_started(reason: String) -> Error {
+    Error::Failed { step: "start the launcher".to_owned(), reason }
 }
 
 /// How often sealing is tried. The kernel refuses, after having waited 150 ms itself, while it still holds a page of what was

@@ -1,27 +1,32 @@
-//! The launcher's life: prepare, then answer one request after the other until its connection closes.
+//! The launcher's life: prepare, then answer one request after the other until nobody is left who could ask.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use caps::Capability;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitOptions, wait};
+use rustix::process::{Pid, WaitOptions, getpid, getsid, setsid, wait};
 
+use super::clients::{Clients, Waited};
 use super::folders::Folders;
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Request, Settings};
 use super::worker;
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, Changed};
+use crate::disk;
 use crate::failure::{Context, Failure};
 use crate::idmap::Cache;
-use crate::ids;
-use crate::launch::{Launched, Workshop};
+use crate::ids::{self, SubordinateIds};
+use crate::kernel_log::KernelLog;
+use crate::launch::{Launched, Workshop, check_limits};
 use crate::namespaces::Namespaces;
 use crate::packet;
-use crate::privilege::conceal;
-use crate::seccomp::Policy;
-use crate::spec::{LayerId, ProjectId};
+use crate::policy::Choice;
+use crate::privilege::{conceal, lose_capability};
+use crate::rootless::{self, Standing};
+use crate::seccomp::Filters;
+use crate::spec::{CellSpec, LayerId, ProjectId};
 use crate::storage;
 use crate::sys::{self, Fork};
 
@@ -29,7 +34,8 @@ use crate::sys::{self, Fork};
 /// It runs in a confined worker and answers with a reason that names the entry.
 pub type Unpack = fn(&str, File, OwnedFd, &mut dyn FnMut(u64)) -> Result<(), String>;
 
-/// The launcher's `main`: standard input is the connection (see [`super::Launcher::spawn`]).
+/// The launcher's `main`: on standard input come the settings, and either the requests ([`super::Launcher::spawn`]) or the
+/// listening socket of a service ([`super::Launcher::become_service`]).
 pub fn main(unpack: Unpack) -> ExitCode {
     match serve(unpack) {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,50 +47,61 @@ pub fn main(unpack: Unpack) -> ExitCode {
 }
 
 fn serve(unpack: Unpack) -> Result<(), Failure> {
+    let standing = rootless::settle();
     let socket = take_connection().step("take over the connection (start `cloister`, not this program)")?;
     let first = packet::receive_json::<Settings>(&socket, MESSAGE_BYTES_MAX)
         .step("read the settings (start `cloister`, not this program)")?;
-    let Some((settings, _)) = first else { return Ok(()) };
+    let Some((settings, listener)) = first else { return Ok(()) };
+    let mut clients = match listener.into_iter().next() {
+        Some(listener) => Clients::of_service(listener, settings.uid),
+        None => Clients::one(socket),
+    };
+    let workshop = standing.and_then(|standing| begin(&settings, standing));
+    match (workshop, clients.starter()) {
+        (Ok((workshop, children)), starter) => {
+            starter.map_or(Ok(()), |starter| answer(starter, &Answer::Done))?;
+            work(workshop, &children, &mut clients, unpack)
+        }
+        (Err(failure), Some(starter)) => answer(starter, &failed(failure)),
+        (Err(failure), None) => Err(failure),
+    }
+}
+
+/// Makes this process the launcher, with all it works with.
+fn begin(settings: &Settings, standing: Standing) -> Result<(Workshop, SignalFd), Failure> {
     conceal().step("hide from debuggers")?;
+    // It would exempt what cells write from quotas; and nothing here needs it.
+    lose_capability(Capability::CAP_SYS_RESOURCE).step("give up CAP_SYS_RESOURCE")?;
     // Executed by descriptor, it would be called by the descriptor's number.
     rustix::thread::set_name(c"cloister-launch").step("take a name")?;
     // A hang-up or ^C at the terminal on which the command was typed is the command's to handle: it needs us to clean up.
-    rustix::process::setsid().step("leave the terminal's session")?;
+    // A service leads a session already.
+    if getsid(None).step("look at the session")? != getpid() {
+        setsid().step("leave the terminal's session")?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let children = block_child_signal().step("watch children")?;
-    let mut workshop = match prepare(&settings) {
-        Ok(workshop) => workshop,
-        Err(failure) => return answer(&socket, &failed(failure)),
-    };
-    answer(&socket, &Answer::Done)?;
+    Ok((prepare(settings, standing)?, children))
+}
+
+fn work(mut workshop: Workshop, children: &SignalFd, clients: &mut Clients, unpack: Unpack) -> Result<(), Failure> {
     let mut sweeper = None;
-    loop {
-        let mut polled =
-            [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(children.as_fd(), PollFlags::IN)];
-        match poll(&mut polled, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Failure::new("wait for requests", error)),
-        }
-        let (asked, child) = (!polled[0].revents().is_empty(), !polled[1].revents().is_empty());
+    while !clients.are_gone() {
+        let Waited { other: child, asking } = clients.wait(children.as_fd()).step("wait for requests")?;
         if child {
-            reap(&children, &mut sweeper);
+            reap(children, &mut sweeper);
         }
-        if asked {
-            let message = packet::receive_json::<Request>(&socket, MESSAGE_BYTES_MAX);
-            let reply = match message {
-                Ok(None) => break,
-                Ok(Some((request, descriptors))) => {
-                    handle(&mut workshop, unpack, request, descriptors).unwrap_or_else(failed)
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
-                Err(error) => failed(Failure::new("read a request", error)),
-            };
-            answer(&socket, &reply)?;
+        // From the last to the first: who leaves moves nobody who is yet to be heard.
+        for client in asking.into_iter().rev() {
+            if serve_one(&mut workshop, unpack, clients.get(client)).is_none() {
+                clients.leave(client);
+            }
         }
         if workshop.trashed && sweeper.is_none() {
             workshop.trashed = false;
             sweeper = Some(start_sweeper(&workshop.folders)?);
             workshop.namespaces.hand_over();
+            workshop.folders.images.hand_over();
         }
     }
     // What was thrown away while a sweeper was at work is the next one's, and there is no next launcher to count on.
@@ -92,6 +109,17 @@ fn serve(unpack: Unpack) -> Result<(), Failure> {
         start_sweeper(&workshop.folders)?;
     }
     Ok(())
+}
+
+/// Does what a client asks; `None` if it left.
+fn serve_one(workshop: &mut Workshop, unpack: Unpack, client: &OwnedFd) -> Option<()> {
+    let reply = match packet::receive_json::<Request>(client, MESSAGE_BYTES_MAX) {
+        Ok(None) => return None,
+        Ok(Some((request, descriptors))) => handle(workshop, unpack, request, descriptors).unwrap_or_else(failed),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+        Err(error) => failed(Failure::new("read a request", error)),
+    };
+    answer(client, &reply).ok()
 }
 
 /// The connection, moved away from standard input: forks keep the standard three, and shall not keep this.
@@ -102,19 +130,27 @@ fn take_connection() -> std::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn prepare(settings: &Settings) -> Result<Workshop, Failure> {
-    // First, because the folders take the rest of the host, /sys/fs/cgroup included, out of sight.
-    let cgroups = Cgroups::prepare(&settings.cgroup)?;
-    let folders = Folders::prepare(settings)?;
+fn prepare(settings: &Settings, standing: Standing) -> Result<Workshop, Failure> {
+    // First, because the folders take the rest of the host, /sys/fs/cgroup and /dev included, out of sight.
+    let mut cgroups = Cgroups::prepare(&settings.cgroup, standing)?;
+    let kernel_log = KernelLog::open(&settings.cgroup);
+    let others = SubordinateIds::of_others(settings.uid).step("read /etc/subuid and /etc/subgid")?;
+    let folders = Folders::prepare(settings, standing)?;
+    cgroups.find_disks([&folders.cells, &folders.projects]);
     let mut workshop = Workshop {
         cgroups,
-        policy: Policy::compile().step("compile the system call filters")?,
-        maps: Cache::new(settings.uid, settings.gid),
+        leeway: settings.policy.clone(),
+        filters: Filters::default(),
+        maps: Cache::new(standing, folders.service_uid, folders.service_gid),
         namespaces: Namespaces::default(),
+        kernel_log,
+        others,
         // The last launcher may not have come to the end of it.
         trashed: true,
         folders,
     };
+    // Most cells' filter; compiled now, none of them waits for it.
+    workshop.filters.get(&Choice::default()).step("make the system call filter")?;
     workshop.remove_dead()?;
     Ok(workshop)
 }
@@ -132,29 +168,41 @@ fn handle(
         }),
         Request::RemoveCell { project } => workshop.remove(&project).map(|()| Answer::Done),
         Request::RemoveProject { project } => remove_project(workshop, &project),
+        Request::SetLimits { project, limits } => {
+            check_limits(&limits)?;
+            Ok(match workshop.cgroups.change(&project, &limits)? {
+                Changed::Done => Answer::Done,
+                Changed::NoCell => Answer::NoCell,
+                Changed::MemoryInUse(bytes) => Answer::MemoryInUse { bytes },
+            })
+        }
+        Request::Usage { project } => {
+            let usage = workshop.usage(&project)?;
+            Ok(usage.map_or(Answer::NoCell, |usage| Answer::Usage(Box::new(usage))))
+        }
         Request::Unpack { request } => start_worker(workshop, unpack, &request, descriptors),
         Request::RemoveLayer { layer } => remove_layer(workshop, &layer),
     }
 }
 
+/// What is refused of a request for a cell before anything is done for it; an error names the field.
+pub fn check(spec: &CellSpec) -> Result<(), String> {
+    crate::launch::check(spec).map_err(|failure| failure.reason)
+}
+
 /// Starts an unpack worker; it answers on the socket that came along, and the launcher forgets it.
 fn start_worker(
-    workshop: &Workshop,
+    workshop: &mut Workshop,
     unpack: Unpack,
     request: &str,
     descriptors: Vec<OwnedFd>,
 ) -> Result<Answer, Failure> {
     let [blob, reports] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|_| Failure::new("start an unpack worker", "two descriptors must come with the request"))?;
-    // Alone among processes too: it is the host's root without capabilities, and as such could signal root's others.
-    match sys::fork(libc::CLONE_NEWPID as u64, None).step("start an unpack worker")? {
-        Fork::Child => {
-            let run = || worker::work(unpack, request, blob, reports, &workshop.folders.layers, &workshop.policy);
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-            sys::exit(0)
-        }
-        Fork::Parent { .. } => Ok(Answer::Done),
-    }
+    // It needs no more than a cell whose project asks for nothing.
+    let filter = workshop.filters.get(&Choice::default()).step("make the system call filter")?;
+    let materials = worker::Materials { blob, reports, filter: &filter };
+    worker::start(unpack, request, materials, &workshop.folders).map(|()| Answer::Done)
 }
 
 /// A tenant's files may belong to any user of the cell, and only root may remove what is in a folder of another user.
@@ -162,6 +210,7 @@ fn remove_project(workshop: &mut Workshop, project: &ProjectId) -> Result<Answer
     workshop.remove(project)?;
     let folders = &workshop.folders;
     storage::throw_away(&folders.projects, project.as_str(), &folders.projects_trash).step("throw away the project")?;
+    disk::remove(folders, project)?;
     ids::release(folders.ids.as_fd(), project).step("give the project's host ids back")?;
     workshop.trashed = true;
     Ok(Answer::Done)
@@ -210,8 +259,11 @@ fn start_sweeper(folders: &Folders) -> Result<Pid, Failure> {
         Fork::Child => {
             // What can't be removed stays in the trash until the next start.
             let swept = std::panic::catch_unwind(|| {
-                let swept = [&folders.trash, &folders.projects_trash].map(storage::empty);
-                swept.into_iter().all(|outcome| outcome.is_ok())
+                // First: whoever is removed meanwhile has files that the next sweeper sees to.
+                let released = ids::released(folders.ids.as_fd());
+                let trashes = [&folders.trash, &folders.projects_trash].into_iter().chain(folders.images.trashes());
+                let empty = trashes.map(storage::empty).filter(Result::is_err).count() == 0;
+                empty && released.and_then(|released| ids::forget(folders.ids.as_fd(), &released)).is_ok()
             });
             sys::exit(i32::from(!matches!(swept, Ok(true))))
         }

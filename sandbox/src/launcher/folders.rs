@@ -9,11 +9,13 @@ use rustix::io::Errno;
 
 use super::view::View;
 use super::wire::Settings;
+use crate::disk::{Images, Way};
 use crate::failure::{Context, Failure};
+use crate::ids::IdRange;
 use crate::mount;
+use crate::rootless::Standing;
 
 /// The folders.
-#[derive(Debug)]
 pub(crate) struct Folders {
     /// `<state>/layers`: root's.
     pub(crate) layers: OwnedFd,
@@ -33,26 +35,37 @@ pub(crate) struct Folders {
     pub(crate) devices: OwnedFd,
     /// An empty folder where layers can be attached for a moment.
     pub(crate) stage: OwnedFd,
+    /// How projects are kept within their limits of disk.
+    pub(crate) way: Way,
+    /// The projects' own file systems, below `<state>/disks`: root's alone.
+    pub(crate) images: Images,
+    pub(crate) standing: Standing,
     pub(crate) service_uid: u32,
     pub(crate) service_gid: u32,
 }
 
 impl Folders {
     /// Makes what is missing, checks who owns the rest, and leaves the host's mounts for a [`view`](super::view) of these.
-    pub(crate) fn prepare(settings: &Settings) -> Result<Self, Failure> {
-        let service = (settings.uid, settings.gid);
+    pub(crate) fn prepare(settings: &Settings, standing: Standing) -> Result<Self, Failure> {
+        let (service, unpacker) = match standing {
+            Standing::Root => ((settings.uid, settings.gid), (0, 0)),
+            // The server is the user whom the launcher sees as root; layers are unpacked with the ids of cells.
+            Standing::User => ((0, 0), (IdRange::SHARED.base(), IdRange::SHARED.base())),
+        };
         let (state, run) = (&settings.state, &settings.run_dir);
         let root_folder = |path: &Path, mode| folder(path, (0, 0), mode);
         root_folder(state, 0o755)?;
-        root_folder(&state.join("layers"), 0o755)?;
+        folder(&state.join("layers"), unpacker, 0o755)?;
         root_folder(&state.join("cells"), 0o700)?;
         root_folder(&state.join("trash"), 0o700)?;
         root_folder(&state.join("ids"), 0o755)?;
+        root_folder(&state.join("disks"), 0o700)?;
         root_folder(run, 0o755)?;
         root_folder(&run.join("cells"), 0o755)?;
         folder(&state.join("images"), service, 0o750)?;
         folder(&settings.projects, service, 0o750)?;
-        let view = View::retreat(state, &settings.projects, run)?;
+        let way = Way::choose(settings.enforce_quota, standing, [state, &settings.projects])?;
+        let view = View::retreat(state, &settings.projects, run, standing)?;
         let place = |parent: &OwnedFd, name| mount::folder_beneath(parent, name).step("open the launcher's folders");
         let trash = place(&view.state, "trash")?;
         Ok(Self {
@@ -65,8 +78,11 @@ impl Folders {
             sockets: place(&view.run, "cells")?,
             devices: view.devices,
             stage: view.stage,
-            service_uid: settings.uid,
-            service_gid: settings.gid,
+            way,
+            images: Images::new(place(&view.state, "disks")?, view.loops, view.tools),
+            standing,
+            service_uid: service.0,
+            service_gid: service.1,
         })
     }
 }

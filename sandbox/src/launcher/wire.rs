@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{CellSpec, LayerId, ProjectId};
+use crate::policy::Leeway;
+use crate::spec::{CellSpec, LayerId, Limits, ProjectId};
+use crate::usage::Usage;
 
 /// Largest message in bytes: a spec with 128 layers and an environment of 64 KiB fits.
 pub const MESSAGE_BYTES_MAX: usize = 192 * 1024;
@@ -22,10 +24,14 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// Name of the cgroup below which cells get theirs, e.g. `cloister`.
     pub cgroup: String,
+    /// Whether projects are kept within `limits.disk_bytes_max`, or a cell that has such a limit is refused where that can't be.
+    pub enforce_quota: bool,
     /// The service user, whom the server runs as and who owns projects.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// What projects may choose of the policy: a request that goes beyond is refused.
+    pub policy: Leeway,
 }
 
 /// To the launcher.
@@ -51,6 +57,18 @@ pub enum Request {
         /// For the unpacking function; opaque to the launcher.
         request: String,
     },
+    /// Give a running cell other limits, as far as they aren't each process's own. They are checked as for a new one.
+    SetLimits {
+        /// Whose.
+        project: ProjectId,
+        /// All of them.
+        limits: Limits,
+    },
+    /// Say what a running cell uses. Answered by [`Answer::Usage`].
+    Usage {
+        /// Whose.
+        project: ProjectId,
+    },
     /// Remove an unpacked layer that no running cell uses.
     RemoveLayer {
         /// Which.
@@ -59,13 +77,22 @@ pub enum Request {
 }
 
 /// From the launcher.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Answer {
     /// As asked.
     Done,
     /// The project's cell runs already.
     Running,
+    /// The project has no running cell.
+    NoCell,
+    /// The cell's memory can't be limited to so little.
+    MemoryInUse {
+        /// How much it uses.
+        bytes: u64,
+    },
+    /// What the cell uses.
+    Usage(Box<Usage>),
     /// The layer can't go: this project's cell uses it.
     InUse {
         /// Whose cell.

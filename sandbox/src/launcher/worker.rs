@@ -9,13 +9,17 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 
 use super::daemon::Unpack;
+use super::folders::Folders;
 use super::wire::Progress;
 use crate::failure::{Context, Failure};
+use crate::idmap;
+use crate::ids::IdRange;
 use crate::mount;
 use crate::packet;
-use crate::privilege::keep_capabilities;
-use crate::seccomp::Policy;
-use crate::sys;
+use crate::privilege::{become_root, keep_capabilities};
+use crate::rootless::Standing;
+use crate::seccomp::Filter;
+use crate::sys::{self, Fork};
 
 /// To give files their owners, modes and times, and to write where a layer's own modes forbid it.
 const CAPABILITIES: [Capability; 3] = [Capability::CAP_CHOWN, Capability::CAP_FOWNER, Capability::CAP_DAC_OVERRIDE];
@@ -23,11 +27,50 @@ const CAPABILITIES: [Capability; 3] = [Capability::CAP_CHOWN, Capability::CAP_FO
 /// Bytes of the blob between two reports: some dozen a second.
 const REPORT_EVERY_BYTES: u64 = 4 << 20;
 
+/// What a worker is given.
+pub(super) struct Materials<'a> {
+    pub(super) blob: OwnedFd,
+    pub(super) reports: OwnedFd,
+    pub(super) filter: &'a Filter,
+}
+
+/// Starts a worker; it answers on the socket that came along, and nobody waits for it.
+pub(super) fn start(unpack: Unpack, request: &str, materials: Materials<'_>, folders: &Folders) -> Result<(), Failure> {
+    const STEP: &str = "start an unpack worker";
+    // Copied in the launcher's namespace, attached in the worker's: a mount is copied only where its descriptor came from.
+    let layers = mount::copy_of(&folders.layers).step("copy the folder of layers")?;
+    let (ours, theirs) = packet::pair().step(STEP)?;
+    // Alone among processes: it is the host's root without capabilities, and as such could signal root's others. Without root
+    // it has the ids of cells besides, and nobody else's.
+    let users = if folders.standing == Standing::User { libc::CLONE_NEWUSER } else { 0 };
+    match sys::fork((libc::CLONE_NEWPID | users) as u64, None).step(STEP)? {
+        Fork::Child => {
+            drop(ours);
+            // Its maps must be written first.
+            if matches!(packet::receive(&theirs, &mut [0; 2]), Ok((2, _))) {
+                drop(theirs);
+                let run = || work(unpack, request, materials, layers);
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+            }
+            sys::exit(0)
+        }
+        Fork::Parent { pid, .. } => {
+            drop(theirs);
+            if folders.standing == Standing::User {
+                let map = IdRange::SHARED.map();
+                idmap::write_maps(pid, &map, &map).step("write the unpack worker's id map")?;
+            }
+            packet::send(&ours, b"go", &[]).step(STEP)
+        }
+    }
+}
+
 /// The worker's life: confine, unpack, report. Runs in the fork.
-pub(super) fn work(unpack: Unpack, request: &str, blob: OwnedFd, reports: OwnedFd, layers: &OwnedFd, policy: &Policy) {
+fn work(unpack: Unpack, request: &str, materials: Materials<'_>, layers: OwnedFd) {
+    let Materials { blob, reports, filter } = materials;
     let report = |progress: &Progress| packet::send_json(&reports, progress, &[]);
     let outcome =
-        confine(layers, &blob, &reports, policy).map_err(|failure| format!("{}: {}", failure.step, failure.reason));
+        confine(layers, &blob, &reports, filter).map_err(|failure| format!("{}: {}", failure.step, failure.reason));
     let outcome = outcome.and_then(|layers| {
         let mut reported = 0;
         let mut progress = |bytes: u64| {
@@ -46,21 +89,20 @@ pub(super) fn work(unpack: Unpack, request: &str, blob: OwnedFd, reports: OwnedF
 }
 
 /// Leaves the host: the folder of layers becomes the root; gives it opened.
-fn confine(layers: &OwnedFd, blob: &OwnedFd, reports: &OwnedFd, policy: &Policy) -> Result<OwnedFd, Failure> {
-    // Copied in the launcher's namespace, attached in the worker's: a mount is copied only where its descriptor came from.
-    let root = mount::copy_of(layers).step("copy the folder of layers")?;
+fn confine(layers: OwnedFd, blob: &OwnedFd, reports: &OwnedFd, filter: &Filter) -> Result<OwnedFd, Failure> {
+    become_root().step("become root")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC)
         .step("enter namespaces of the worker's own")?;
     nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .step("make mounts private")?;
     mount::folder("/".as_ref())
-        .and_then(|place| mount::attach(&root, place))
-        .and_then(|()| mount::pivot(&root))
+        .and_then(|place| mount::attach(&layers, place))
+        .and_then(|()| mount::pivot(&layers))
         .step("pivot into the folder of layers")?;
-    drop(root);
+    drop(layers);
     sys::close_except(&mut [blob.as_raw_fd(), reports.as_raw_fd()]).step("close the launcher's descriptors")?;
     keep_capabilities(&CAPABILITIES).step("drop capabilities")?;
     rustix::thread::set_no_new_privs(true).step("forbid new privileges")?;
-    policy.apply().step("load the system call filters")?;
+    filter.apply().step("load the system call filter")?;
     mount::folder("/".as_ref()).step("open the folder of layers")
 }

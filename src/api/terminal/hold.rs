@@ -104,7 +104,7 @@ impl Hold {
                 Output::Room => continue,
                 Output::Ended(exit) => Message::Last(Tell::Exited { channel, exit }),
                 Output::Lost(error) => {
-                    tracing::info!(%error, "a session is lost");
+                    tracing::info!(channel = channel.0, %error, "a session is lost");
                     Message::Last(Tell::Lost { channel, message: "the cell ended".to_owned() })
                 }
             };

@@ -31,11 +31,13 @@ use super::{Context, Request, project_id, request};
 use crate::accept::Connection;
 use crate::cell;
 use crate::project;
+use crate::proxy::Caller;
 use crate::session::{Attachment, Presence, Start, Who, random};
 use crate::wire::{PROTOCOL, Role};
 use crate::ws::{Handshake, Socket};
 use dialect::Dialect;
 use multi::Multi;
+pub(super) use pulse::PING_EVERY;
 use single::Client;
 pub(super) use wish::size;
 use wish::{PROTOCOLS, Wish};
@@ -47,8 +49,11 @@ pub(crate) fn terminal(context: &Context) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(request(context))
         .and(warp::ext::optional::<OnUpgrade>())
+        .and(warp::ext::get::<Caller>())
         .and(warp::ext::get::<Connection>())
-        .then(async |id, request, upgrade, connection| respond(attach(id, request, upgrade, connection).await))
+        .then(async |id, request, upgrade, caller, connection| {
+            respond(attach(id, request, upgrade, caller, connection).await)
+        })
         .boxed()
 }
 
@@ -57,6 +62,7 @@ async fn attach(
     id: String,
     request: Result<Request>,
     upgrade: Option<OnUpgrade>,
+    caller: Caller,
     connection: Connection,
 ) -> Result<Response> {
     let Request { context, headers, query, .. } = request?;
@@ -85,7 +91,7 @@ async fn attach(
         // Whoever opens a session hears why that can't be; who looks, that none runs.
         tracing::debug!(project = %id, %error, "no running cell is found");
     }
-    let span = tracing::info_span!("client", project = %id, peer = %connection.peer);
+    let span = tracing::info_span!("client", project = %id, peer = %caller.client);
     let single = match wish {
         None => None,
         Some(wish) => Some(attach_one(&context, &id, wish).await?),

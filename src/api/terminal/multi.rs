@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::hold::{Hold, Message};
 use super::pulse::{End, Pulse};
-use crate::cell::{Opened, OutOfMemory, State};
+use crate::cell::{Opened, OutOfDisk, OutOfMemory, OutOfPids, State};
 use crate::project::{self, Projects};
 use crate::session::{Attachment, Presence, Start, Who};
 use crate::wire::{Ask, CHANNELS_MAX, Channel, Hex, Resume, Role, Tell, ToServer};
@@ -55,6 +55,8 @@ struct Told {
     sessions: BTreeSet<SessionName>,
     labels: BTreeMap<SessionName, Label>,
     killed: Option<OutOfMemory>,
+    refused: Option<OutOfPids>,
+    full: Option<OutOfDisk>,
 }
 
 /// Something that was asked of the cell is done.
@@ -333,10 +335,18 @@ impl Multi {
         if (&earlier.sessions, &earlier.labels) != (&self.told.sessions, &self.told.labels) {
             self.tell_anew(self.told.sessions())?;
         }
-        match self.told.killed.filter(|killed| earlier.killed != Some(*killed)) {
-            Some(OutOfMemory { kills, limit_bytes }) => self.tell_anew(Tell::OutOfMemory { kills, limit_bytes }),
-            None => Ok(()),
+        if let Some(OutOfMemory { kills, limit_bytes, victim }) = self.told.killed.clone()
+            && earlier.killed != self.told.killed
+        {
+            self.tell_anew(Tell::OutOfMemory { kills, limit_bytes, victim })?;
         }
+        if let Some(OutOfPids { refusals, limit }) = self.told.refused.filter(|now| earlier.refused != Some(*now)) {
+            self.tell_anew(Tell::OutOfPids { refusals, limit })?;
+        }
+        if let Some(OutOfDisk { times, limit_bytes }) = self.told.full.filter(|now| earlier.full != Some(*now)) {
+            self.tell_anew(Tell::OutOfDisk { times, limit_bytes })?;
+        }
+        Ok(())
     }
 
     /// Says something in place of what of the same kind is still to be said: a cell can change faster than its clients read.
@@ -356,7 +366,11 @@ impl Multi {
 
     fn send(&mut self, index: usize, message: Message) -> Result<()> {
         match message {
-            Message::Frame(frame) => self.socket.send(ws::Message::Binary(frame.into())).map_err(|_| End::Lost),
+            Message::Frame(frame) => {
+                self.socket.send(ws::Message::Binary(frame.into())).map_err(|_| End::Lost)?;
+                self.holds[index].attachment().sent();
+                Ok(())
+            }
             Message::Tell(tell) => self.send_tell(&tell),
             Message::Last(tell) => {
                 self.holds.remove(index).detach();
@@ -403,7 +417,9 @@ impl Multi {
 
 impl Told {
     fn of(state: Option<State>) -> Self {
-        state.map_or_else(Self::default, |State { sessions, labels, killed, .. }| Self { sessions, labels, killed })
+        let known =
+            |State { sessions, labels, killed, refused, full, .. }| Self { sessions, labels, killed, refused, full };
+        state.map_or_else(Self::default, known)
     }
 
     fn sessions(&self) -> Tell {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use crate::ws::{CloseCode, CloseFrame, Socket, close};
 
 /// How often a client is asked for a sign of life.
-const PING_EVERY: Duration = Duration::from_secs(20);
+pub(in crate::api) const PING_EVERY: Duration = Duration::from_secs(20);
 
 /// How long a client may give none: two answers may be lost, and a laptop's lid be closed for a moment.
 const SILENCE_MAX: Duration = Duration::from_secs(60);

@@ -121,6 +121,7 @@ impl Client {
                 let whole = self.output.len() == OUTPUT_BYTES_MAX;
                 let message = self.dialect.output(std::mem::take(&mut self.output));
                 self.send(message)?;
+                self.attachment.sent();
                 Ok(if whole { Pace::Yield } else { Pace::On })
             }
             Output::Room => Ok(Pace::On),

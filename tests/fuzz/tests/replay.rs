@@ -22,8 +22,38 @@ fn frames_of_clients_in_all_dialects() {
 }
 
 #[test]
+fn documents_of_images() {
+    replay("image");
+}
+
+#[test]
+fn archives_of_layers() {
+    replay("layer");
+}
+
+#[test]
 fn packets_between_server_and_cell() {
     replay("packets");
+}
+
+#[test]
+fn words_of_proxies() {
+    replay("proxies");
+}
+
+#[test]
+fn requests_to_the_launcher() {
+    replay("request");
+}
+
+#[test]
+fn settings_of_projects() {
+    replay("settings");
+}
+
+#[test]
+fn users_of_images() {
+    replay("users");
 }
 
 #[test]

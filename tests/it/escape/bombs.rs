@@ -93,6 +93,89 @@ fn what_the_kernel_has_for_all_is_not_used_up_by_one() {
     taking.wait().expect("it ends");
 }
 
+/// What takes one more of something, in Python, and how it ends. What is kept in `kept` stays until the bomb ends.
+const BOMBS: &[(&str, &str, &[&str])] = &[
+    ("descriptors", "kept.append(open('/dev/null'))", &["EMFILE"]),
+    ("terminals", "kept.append(os.open('/dev/ptmx', os.O_RDWR | os.O_NOCTTY))", &["ENOSPC"]),
+    ("watches", "check(libc.inotify_init1(0))", &["EMFILE"]),
+    ("files", "open('/workspace/' + str(n), 'w').close()", &["ENOSPC", "EDQUOT"]),
+    ("folders", "os.mkdir('/workspace/folder' + str(n))", &["ENOSPC", "EDQUOT"]),
+    ("links", "os.link('/workspace/mark', '/workspace/link' + str(n))", &["EMLINK", "ENOSPC", "EDQUOT"]),
+    ("message queues", "check(libc.mq_open(f'/q{n}'.encode(), 0o102, 0o600, None))", &["EMFILE", "ENOSPC"]),
+    ("System V's queues", "check(libc.msgget(0, 0o600))", &["ENOSPC"]),
+    ("System V's semaphores", "check(libc.semget(0, 250, 0o600))", &["ENOSPC"]),
+    ("System V's memory", "check(libc.shmget(0, 1 << 30, 0o600))", &["ENOSPC"]),
+    ("keys", "check(libc.syscall(248, b'user', f'k{n}'.encode(), b'v', 1, -3))", &["EPERM"]),
+    ("timers", "check(libc.timer_create(1, None, ctypes.byref(ctypes.c_void_p())))", &["EAGAIN"]),
+    (
+        "pipes",
+        "kept.append(os.pipe()); fcntl.fcntl(kept[-1][1], 1031, 1 << 20); os.write(kept[-1][1], bytes(1 << 20))",
+        &["EPERM"],
+    ),
+    // In messages that nobody receives they count for no process.
+    (
+        "descriptors on their way",
+        "kept.append(socket.socketpair()); socket.send_fds(kept[-1][0], [b'x'], [0] * 250)",
+        &["ETOOMANYREFS"],
+    ),
+];
+
+/// Most of anything that a bomb tries to take.
+const TAKES: usize = 200_000;
+
+/// A program that takes until it gets no more, says why, and keeps all until its input ends.
+fn bomb(take: &str, takes: usize) -> String {
+    format!(
+        "import ctypes, errno, fcntl, os, socket, sys\n\
+         libc, kept = ctypes.CDLL(None, use_errno=True), []\n\
+         def check(result):\n\
+         \x20   if result < 0: raise OSError(ctypes.get_errno(), '')\n\
+         def take(n):\n\
+         \x20   {take}\n\
+         try:\n\
+         \x20   for n in range({takes}): take(n)\n\
+         \x20   print('no end', flush=True)\n\
+         except OSError as error: print(errno.errorcode[error.errno], flush=True)\n\
+         sys.stdin.read()\n"
+    )
+}
+
+#[test]
+fn whatever_is_taken_all_of_neighbours_still_get() {
+    let Some(server) = Server::start() else { return };
+    // Each takes from a cell of its own, and all that they took is held at once.
+    let bombs: Vec<_> = BOMBS
+        .iter()
+        .map(|(name, take, ends)| {
+            let of_disk = ends.contains(&"EDQUOT");
+            let settings = if of_disk { "[limits]\ndisk_bytes_max = 67_108_864\n" } else { "" };
+            let attacker = Attacker::with(&server, settings);
+            let program = bomb(take, TAKES);
+            let script = format!("touch /workspace/mark; exec python3 -c \"{program}\"");
+            let mut taking = attacker.start(&script);
+            let mut output = BufReader::new(taking.stdout.take().expect("its output is piped")).lines();
+            let end = output.next().and_then(Result::ok).unwrap_or_default();
+            assert!(ends.contains(&end.as_str()), "{name} end by {end:?}");
+            (attacker, taking, output)
+        })
+        .collect();
+    // One of each is what somebody else needs, in a cell that isn't there yet, and on the host.
+    let bystander = Attacker::new(&server);
+    block_on(async {
+        let mut terminal = server.prompt(&bystander.project, "").await;
+        assert_eq!(terminal.run("tty; touch mark").await, "/dev/pts/0\r\n");
+    });
+    let takes: Vec<&str> = BOMBS.iter().filter(|(name, ..)| *name != "keys").map(|(_, take, _)| *take).collect();
+    let one = bomb(&takes.join("\n\x20   "), 1);
+    assert_eq!(bystander.run(&format!("exec python3 -c \"{one}\"")), "no end\n");
+    rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty()).expect("root of the host can watch files");
+    for (attacker, mut taking, output) in bombs {
+        drop((taking.stdin.take(), output));
+        taking.wait().expect("it ends");
+        assert_eq!(attacker.run("echo alive"), "alive\n");
+    }
+}
+
 #[test]
 fn a_flood_of_arbitrary_bytes_hurts_neither_server_nor_neighbours() {
     let Some(server) = Server::start() else { return };

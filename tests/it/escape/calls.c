@@ -119,6 +119,8 @@ static struct call calls[] = {
 	{"name_to_handle_at", "EPERM", SYS_name_to_handle_at, {AT_FDCWD, TEXT("/"), TEXT(zeros), TEXT(zeros)}},
 	{"open_by_handle_at", "EPERM", SYS_open_by_handle_at, {AT_FDCWD, TEXT(zeros)}},
 	{"fanotify_init", "EPERM", SYS_fanotify_init, {0}},
+	{"fanotify_mark", "EPERM", SYS_fanotify_mark, {-1, 1, 1, AT_FDCWD, TEXT("/")}},
+	{"file_setattr", "ENOSYS", 469, {AT_FDCWD, TEXT("/tmp"), TEXT(zeros), 32}},
 	{"quotactl", "EPERM", SYS_quotactl, {0, TEXT("/dev/vda")}},
 	{"quotactl_fd", "ENOSYS", 443, {0}},
 	{"mknod of memory", "EPERM", SYS_mknodat, {AT_FDCWD, TEXT("/tmp/d"), S_IFCHR | 0600, 0x101}},
@@ -167,6 +169,13 @@ static struct call calls[] = {
 	{"ioctl of x32", "ENOSYS", 0x40000000 | 514, {0, TIOCSTI, TEXT("x")}},
 	{"mknod of old", "EPERM", SYS_mknod, {TEXT("/tmp/d"), S_IFCHR | 0600, 0x101}},
 #endif
+
+	// Futexes that inherit priorities (GhostLock and older holes): as a kernel without them says it.
+	{"locking with priorities", "ENOSYS", SYS_futex, {TEXT(zeros), 6}},
+	{"locking with priorities, for one process", "ENOSYS", SYS_futex, {TEXT(zeros), 128 | 6}},
+	{"locking with priorities and high bits", "ENOSYS", SYS_futex, {TEXT(zeros), HIGH | 256 | 128 | 13}},
+	{"waiting for a requeue with priorities", "ENOSYS", SYS_futex, {TEXT(zeros), 11, 0, 0, TEXT(zeros + 8)}},
+	{"a requeue with priorities", "ENOSYS", SYS_futex, {TEXT(zeros), 12, 1, 1, TEXT(zeros + 8)}},
 
 	// The terminal that a session shares with nobody, but whose other end reads what is put in.
 	{"TIOCSTI", "EPERM", SYS_ioctl, {0, 0x5412, TEXT("x")}},

@@ -60,6 +60,8 @@ for path in ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "
         if os.listdir(path):
             found.append(f"not masked: {path}")
     elif os.path.exists(path):
+        if not is_null(os.stat(path)):
+            found.append(f"masked by something else: {path}")
         with open(path, "rb") as file:
             if file.read(1):
                 found.append(f"not masked: {path}")

@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where `scripts/build-image` leaves the image.
-fn built() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/image/default")
+pub(super) const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/image/default");
+
+/// The image's index, or why servers can't be started.
+pub(super) fn index() -> Result<String, String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("needs root".to_owned());
+    }
+    fs::read_to_string(Path::new(BUILT).join("index.json"))
+        .map_err(|_| "needs the default image: run scripts/build-image".to_owned())
 }
 
 /// The shared state folder, or why there is none.
 pub(crate) fn state() -> Result<PathBuf, String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("needs root".to_owned());
-    }
-    let index = fs::read_to_string(built().join("index.json"))
-        .map_err(|_| "needs the default image: run scripts/build-image".to_owned())?;
+    let index = index()?;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("it-state");
     fs::create_dir_all(&folder).expect("the state folder can be made");
     // One test imports, the others wait: they may be processes of their own.
@@ -39,7 +42,7 @@ fn import(state: &Path) {
     let folder = |name: &str| other.path().join(name);
     let imported = Command::new(env!("CARGO_BIN_EXE_cloister"))
         .args(["image", "import", "--name", "default"])
-        .arg(built())
+        .arg(BUILT)
         .arg("--state")
         .arg(state)
         .arg("--projects")

@@ -2,16 +2,22 @@
 //!
 //! Every wait is for an event and has a deadline. Whatever a test starts ends with it, by process id.
 
+pub(crate) mod certificate;
+mod guest;
 mod http;
 mod image;
+mod kept;
 mod server;
 mod terminal;
 mod wire;
 
 use std::time::Duration;
 
-pub(crate) use server::{Server, Settings, remove_cgroup};
-pub(crate) use terminal::{Message, Terminal};
+pub(crate) use guest::{ID as GUEST, SUBORDINATE};
+pub(crate) use http::Response;
+pub(crate) use kept::Kept;
+pub(crate) use server::{Server, Settings, remove_cgroup, tool};
+pub(crate) use terminal::{Message, Pipe, Terminal, upgrade};
 pub(crate) use wire::{Heard, Wire};
 
 /// Longest wait for anything: far beyond what it takes on a loaded machine.

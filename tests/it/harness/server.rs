@@ -1,17 +1,19 @@
 //! A server of a test's own: the real binary, started as root, on a free port.
 
-use std::io::{BufRead, BufReader};
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{DEADLINE, image};
+use super::{DEADLINE, guest, image};
 
 /// Numbers the servers and projects of this process.
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -22,13 +24,39 @@ pub(crate) struct Settings {
     pub(crate) create_projects: bool,
     /// The configuration file's text.
     pub(crate) config: String,
+    /// Whether cells have cgroups, and with them limits.
+    pub(crate) cgroups: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { create_projects: true, config: String::new() }
+        Self { create_projects: true, config: String::new(), cgroups: true }
     }
 }
+
+impl Settings {
+    fn cgroup(&self) -> String {
+        if self.cgroups { format!("cloister-it-{}", unique()) } else { "none".to_owned() }
+    }
+}
+
+/// Who starts a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Starter {
+    /// Root, who starts the launcher with it.
+    Root,
+    /// An ordinary user, with what the host gives to one.
+    Guest,
+    /// The service user, who is given a launcher that root has started.
+    Service,
+}
+
+/// Runs a command as the service user: the state, which may lie where it can't go; its folder; the words.
+const SERVICE: &str = r#"
+    mount --bind "$0" "$1/state" || exit
+    shift
+    exec setpriv --reuid=cloister --regid=cloister --clear-groups env HOME=/nonexistent "$@"
+"#;
 
 /// A running server. Dropping it ends it, its cells and all it left.
 pub(crate) struct Server {
@@ -36,6 +64,9 @@ pub(crate) struct Server {
     state: PathBuf,
     folder: TempDir,
     cgroup: String,
+    starter: Starter,
+    /// Where it is a service.
+    launcher: Option<Child>,
     process: Child,
     log: Arc<Log>,
     /// Where it listens.
@@ -52,22 +83,47 @@ impl Server {
 
     /// Starts a server.
     pub(crate) fn start_with(settings: Settings) -> Option<Self> {
-        let state = match image::state() {
-            Ok(state) => state,
-            Err(reason) if std::env::var_os("CI").is_some() => panic!("in CI nothing is skipped: {reason}"),
-            Err(reason) => {
-                eprintln!("skipped: {reason}");
-                return None;
-            }
-        };
+        let state = or_skip(image::state())?;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let cgroup = format!("cloister-it-{}", unique());
+        let cgroup = settings.cgroup();
+        Some(Self::start_in(settings, state, folder, cgroup, Starter::Root))
+    }
+
+    /// Starts a server of an ordinary user's, with a state and an image of its own.
+    pub(crate) fn start_as_guest(settings: Settings) -> Option<Self> {
+        or_skip(image::index())?;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cgroup = settings.cgroup();
+        guest::prepare(folder.path(), settings.cgroups.then_some(&*cgroup));
         std::fs::write(folder.path().join("config.toml"), &settings.config).expect("the configuration is written");
-        let (process, log) = spawn(&settings, &state, folder.path(), &cgroup);
+        let state = folder.path().join("state");
+        let mut import = command(&state, folder.path(), &cgroup, Starter::Guest);
+        import.args(["image", "import", "--name", "default"]).arg(folder.path().join("default"));
+        let imported = import.output().expect("cloister runs");
+        assert!(imported.status.success(), "image import: {}", String::from_utf8_lossy(&imported.stderr));
+        Some(Self::start_in(settings, state, folder, cgroup, Starter::Guest))
+    }
+
+    /// Starts a launcher as a service, and a server that never was root.
+    pub(crate) fn start_as_service(settings: Settings) -> Option<Self> {
+        let state = or_skip(image::state())?;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("the folder is opened");
+        guest::copy(&[env!("CARGO_BIN_EXE_cloister")], folder.path());
+        std::fs::create_dir(folder.path().join("state")).expect("a place for the state");
+        let cgroup = settings.cgroup();
+        Some(Self::start_in(settings, state, folder, cgroup, Starter::Service))
+    }
+
+    fn start_in(settings: Settings, state: PathBuf, folder: TempDir, cgroup: String, starter: Starter) -> Self {
+        std::fs::write(folder.path().join("config.toml"), &settings.config).expect("the configuration is written");
+        let launch = || launch(&state, folder.path(), &cgroup);
+        let launcher = (starter == Starter::Service).then(launch);
+        let (process, log) = spawn(&settings, server_command(&state, folder.path(), &cgroup, starter));
         let address = log.address();
         let token = std::fs::read_to_string(state.join("owner.token")).expect("the server has made a token");
         let token = token.trim().to_owned();
-        Some(Self { settings, state, folder, cgroup, process, log, address, token })
+        Self { settings, state, folder, cgroup, starter, launcher, process, log, address, token }
     }
 
     /// An id that no other test uses: cells' storage lies in the shared state.
@@ -107,7 +163,7 @@ impl Server {
 
     /// A command of the binary, with this server's folders.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let mut command = command(&self.state, self.folder.path(), &self.cgroup);
+        let mut command = command(&self.state, self.folder.path(), &self.cgroup, self.starter);
         command.args(words);
         command
     }
@@ -132,6 +188,9 @@ impl Server {
 
     /// The server's launcher.
     pub(crate) fn launcher(&self) -> Pid {
+        if let Some(launcher) = &self.launcher {
+            return Pid::from_child(launcher);
+        }
         let pid = self.process.id();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the server runs");
         let child = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
@@ -140,9 +199,24 @@ impl Server {
 
     /// The processes of a project's cell, its init first.
     pub(crate) fn processes(&self, project: &str) -> Vec<Pid> {
-        let leaf = Path::new(&self.cgroup).join(project).join("cgroup.procs");
-        let found = hierarchies().find_map(|root| std::fs::read_to_string(root.join(&leaf)).ok()).unwrap_or_default();
+        let mut groups = hierarchies().map(|root| self.group(&root, project).join("cgroup.procs"));
+        let found = groups.find_map(|group| std::fs::read_to_string(group).ok()).unwrap_or_default();
         found.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    }
+
+    /// The first of these files that the cgroup of a project's cell has, whatever version it is.
+    pub(crate) fn cgroup_file(&self, project: &str, names: &[&str]) -> String {
+        let groups = hierarchies().map(|root| self.group(&root, project));
+        let mut files = groups.flat_map(|group| names.iter().map(move |name| group.join(name)));
+        let found = files.find_map(|file| std::fs::read_to_string(file).ok());
+        found.unwrap_or_else(|| panic!("no {names:?} of {project}"))
+    }
+
+    /// The group of a project's cell in a hierarchy. Version 2 has an ordinary user's below the one that was delegated.
+    fn group(&self, root: &Path, project: &str) -> PathBuf {
+        let group = root.join(&self.cgroup);
+        let inner = group.join(&self.cgroup);
+        if inner.is_dir() { inner.join(project) } else { group.join(project) }
     }
 
     /// Sends the server a signal.
@@ -160,10 +234,30 @@ impl Server {
 
     /// Starts the server anew, with the same folders and on another port. It must have ended.
     pub(crate) fn restart(&mut self) {
-        let (process, log) = spawn(&self.settings, &self.state, self.folder.path(), &self.cgroup);
+        let command = server_command(&self.state, self.folder.path(), &self.cgroup, self.starter);
+        let (process, log) = spawn(&self.settings, command);
         self.process = process;
         self.log = log;
         self.address = self.log.address();
+    }
+
+    /// The command that becomes such a server, by a script that executes what it is given.
+    pub(crate) fn server_command(&self, script: &str) -> Command {
+        let server = server_command(&self.state, self.folder.path(), &self.cgroup, self.starter);
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(server.get_program()).args(server.get_args());
+        command
+    }
+
+    /// Kills the launcher of a server that is a service, without a warning.
+    pub(crate) fn kill_launcher(&mut self) {
+        let launcher = self.launcher.as_mut().expect("the launcher is a service");
+        launcher.kill().and_then(|()| launcher.wait()).expect("it is our child");
+    }
+
+    /// Starts the launcher of a server that is a service anew. It must have ended.
+    pub(crate) fn restart_launcher(&mut self) {
+        self.launcher = Some(launch(&self.state, self.folder.path(), &self.cgroup));
     }
 }
 
@@ -174,6 +268,10 @@ impl Drop for Server {
             let _ = self.process.kill();
         }
         let _ = self.process.wait();
+        if let Some(launcher) = &mut self.launcher {
+            let _ = launcher.kill();
+            let _ = launcher.wait();
+        }
         let stopped = self.command(&["project", "stop", "--all"]).output().expect("cloister runs");
         remove_cgroup(&self.cgroup);
         if std::thread::panicking() {
@@ -188,8 +286,61 @@ fn unique() -> String {
     format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
-fn command(state: &Path, folder: &Path, cgroup: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cloister"));
+/// A program that tests start, installed or unpacked by `scripts/install-deps`; `None` if there is none, which is said.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
+    let own =
+        ["usr/bin", "usr/sbin"].map(|place| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(place));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).chain(own).map(|folder| folder.join(name)).find(|path| path.is_file());
+    or_skip(found.ok_or_else(|| format!("no {name}: scripts/install-deps test")))
+}
+
+fn or_skip<T>(found: Result<T, String>) -> Option<T> {
+    match found {
+        Ok(found) => Some(found),
+        Err(reason) if std::env::var_os("CI").is_some() => panic!("in CI nothing is skipped: {reason}"),
+        Err(reason) => {
+            eprintln!("skipped: {reason}");
+            None
+        }
+    }
+}
+
+/// A command of the binary.
+fn command(state: &Path, folder: &Path, cgroup: &str, starter: Starter) -> Command {
+    let command = match starter {
+        Starter::Guest => guest::command(folder, cgroup),
+        Starter::Root | Starter::Service => Command::new(env!("CARGO_BIN_EXE_cloister")),
+    };
+    configure(command, state, folder, cgroup)
+}
+
+/// The command that becomes the server.
+fn server_command(state: &Path, folder: &Path, cgroup: &str, starter: Starter) -> Command {
+    if starter != Starter::Service {
+        return command(state, folder, cgroup, starter);
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", SERVICE]).args([state, folder]);
+    command.arg(folder.join("cloister"));
+    configure(command, &folder.join("state"), folder, cgroup)
+}
+
+/// Starts a launcher as a service, and waits until it can be asked.
+fn launch(state: &Path, folder: &Path, cgroup: &str) -> Child {
+    let socket = folder.join("run/launcher.sock");
+    let _ = std::fs::remove_file(&socket);
+    let mut command = command(state, folder, cgroup, Starter::Service);
+    let launcher = command.arg("launcher").stdin(Stdio::null()).spawn().expect("the launcher starts");
+    let by = Instant::now() + DEADLINE;
+    while !socket.exists() {
+        assert!(Instant::now() < by, "the launcher does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    launcher
+}
+
+fn configure(mut command: Command, state: &Path, folder: &Path, cgroup: &str) -> Command {
     // A developer's own settings are not a test's.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CLOISTER_") {
@@ -209,8 +360,7 @@ fn command(state: &Path, folder: &Path, cgroup: &str) -> Command {
     command
 }
 
-fn spawn(settings: &Settings, state: &Path, folder: &Path, cgroup: &str) -> (Child, Arc<Log>) {
-    let mut command = command(state, folder, cgroup);
+fn spawn(settings: &Settings, mut command: Command) -> (Child, Arc<Log>) {
     command.args(["serve", "--listen", "127.0.0.1:0"]);
     if settings.create_projects {
         command.arg("--create-projects");
@@ -228,18 +378,25 @@ fn spawn(settings: &Settings, state: &Path, folder: &Path, cgroup: &str) -> (Chi
     (process, log)
 }
 
-/// Removes a cgroup in every hierarchy, once nothing is in it.
+/// Removes a cgroup in every hierarchy. An ordinary user's has groups below, in which a launcher's sweeper may be at work yet.
 pub(crate) fn remove_cgroup(name: &str) {
-    for hierarchy in hierarchies() {
-        let _ = std::fs::remove_dir(hierarchy.join(name));
+    let by = Instant::now() + Duration::from_secs(5);
+    for group in hierarchies().map(|hierarchy| hierarchy.join(name)) {
+        for group in [group.join("server"), group.join(name), group] {
+            let busy = || std::fs::remove_dir(&group).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy);
+            while busy() && Instant::now() < by {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 }
 
 /// Where cgroup hierarchies are mounted: version 2 alone, or one folder for each.
-fn hierarchies() -> impl Iterator<Item = PathBuf> {
+pub(super) fn hierarchies() -> impl Iterator<Item = PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     let inner = root.read_dir().into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    inner.chain([root.to_owned()])
+    let unified = root.join("cgroup.procs").exists();
+    inner.filter(move |_| !unified).chain(unified.then(|| root.to_owned()))
 }
 
 /// A server's log as it grows.
@@ -286,7 +443,7 @@ impl Log {
 
     fn address(&self) -> SocketAddr {
         let address = self.wait(Instant::now() + DEADLINE, |state| {
-            let rest = state.text.split("serving on http://").nth(1)?;
+            let rest = state.text.split("serving on http").nth(1)?.trim_start_matches('s').strip_prefix("://")?;
             rest.split_once('/').map(|(address, _)| address.parse().expect("an address"))
         });
         address.unwrap_or_else(|| panic!("the server does not serve; it logged:\n{}", self.text()))

@@ -1,6 +1,7 @@
 //! A client of a terminal: a WebSocket, and all the text that came out of it.
 
 use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -11,10 +12,15 @@ use super::{DEADLINE, Server};
 
 pub(crate) use tokio_tungstenite::tungstenite::Message;
 
+/// What a WebSocket goes over.
+pub(crate) trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
+
 /// An attached client.
 pub(crate) struct Terminal {
     /// The WebSocket, for a test that sends what this type doesn't.
-    pub(crate) socket: WebSocketStream<TcpStream>,
+    pub(crate) socket: WebSocketStream<Box<dyn Pipe>>,
     /// Output that was not expected yet.
     text: String,
     number: u32,
@@ -50,20 +56,29 @@ impl Server {
 
     /// Upgrades a request for `path` with more fields.
     pub(crate) async fn upgrade(&self, path: &str, fields: &[(&'static str, &str)]) -> Result<Terminal, Refused> {
-        let mut request = format!("ws://{}{path}", self.address).into_client_request().expect("a request");
-        for (name, value) in fields {
-            request.headers_mut().insert(*name, value.parse().expect("a field's value"));
-        }
         let stream = TcpStream::connect(self.address).await.expect("the server accepts");
         stream.set_nodelay(true).expect("the socket takes options");
-        match timeout(DEADLINE, client_async(request, stream)).await.expect("the server answers in time") {
-            Ok((socket, _)) => Ok(Terminal { socket, text: String::new(), number: 0 }),
-            Err(Error::Http(response)) => {
-                let body = response.body().as_deref().unwrap_or_default();
-                Err(Refused { status: response.status().as_u16(), body: String::from_utf8_lossy(body).into_owned() })
-            }
-            Err(other) => panic!("{other}"),
+        upgrade(Box::new(stream), &format!("ws://{}{path}", self.address), fields).await
+    }
+}
+
+/// Upgrades a connection by a request for `url` with more fields.
+pub(crate) async fn upgrade(
+    pipe: Box<dyn Pipe>,
+    url: &str,
+    fields: &[(&'static str, &str)],
+) -> Result<Terminal, Refused> {
+    let mut request = url.into_client_request().expect("a request");
+    for (name, value) in fields {
+        request.headers_mut().insert(*name, value.parse().expect("a field's value"));
+    }
+    match timeout(DEADLINE, client_async(request, pipe)).await.expect("the server answers in time") {
+        Ok((socket, _)) => Ok(Terminal { socket, text: String::new(), number: 0 }),
+        Err(Error::Http(response)) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            Err(Refused { status: response.status().as_u16(), body: String::from_utf8_lossy(body).into_owned() })
         }
+        Err(other) => panic!("{other}"),
     }
 }
 

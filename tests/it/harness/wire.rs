@@ -40,6 +40,14 @@ impl Server {
         self.try_wire(project).await.expect("the connection holds")
     }
 
+    /// Connects, holds a session on channel 1 and waits for its prompt.
+    pub(crate) async fn wire_prompt(&self, project: &str, session: &str) -> Wire {
+        let mut wire = self.wire(project).await;
+        wire.attach(1, session, serde_json::json!({})).await;
+        wire.expect(1, "$ ").await;
+        wire
+    }
+
     /// As [`Self::wire`], for a server that may die meanwhile.
     pub(crate) async fn try_wire(&self, project: &str) -> Option<Wire> {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest;

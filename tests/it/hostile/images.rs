@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::layout::{Layer, alone, on_default};
 use super::{Canary, does, fails};
-use crate::harness::Server;
+use crate::harness::{Server, block_on};
 
 /// An image in the store, and a project that wants it. Dropping it removes the image.
 struct Case<'a> {
@@ -136,13 +136,24 @@ fn an_image_without_a_shell_says_so() {
 
 #[test]
 fn a_shell_that_is_the_launcher_itself_changes_nothing() {
+    const TERMINALS: usize = 100;
     let Some(server) = Server::start() else { return };
     let before = std::fs::read(env!("CARGO_BIN_EXE_cloister-launcher")).expect("the launcher is there");
-    let layer = Layer::new().link("usr/bin/bash", "/proc/self/exe").link("usr/bin/sh", "/proc/self/exe");
-    let case = Case::new(&server, &on_default(layer, json!({ "Entrypoint": ["/usr/bin/bash"] })));
-    // It runs: a sealed copy in memory, without privilege, which finds no one to serve.
-    let run = server.command(&["run", &case.project, "--", "-c", "echo through"]).output().expect("cloister runs");
-    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    let links = Layer::new().link("usr/bin/bash", "/proc/self/exe").link("usr/bin/sh", "/proc/self/exe");
+    let script = Layer::new().file("usr/bin/evil", 0o755, b"#!/proc/self/exe\n");
+    for (layer, shell) in [(links, "/usr/bin/bash"), (script, "/usr/bin/evil")] {
+        let case = Case::new(&server, &on_default(layer, json!({ "Entrypoint": [shell] })));
+        // It runs: a sealed copy in memory, without privilege, which finds no one to serve.
+        let run = server.command(&["run", &case.project, "--", "-c", "echo through"]).output().expect("cloister runs");
+        assert_eq!(run.status.code(), Some(1), "{run:?}");
+        // And once for each terminal that a server opens.
+        block_on(async {
+            for number in 0..TERMINALS / 2 {
+                let opened = server.try_open(&case.project, &format!("&session=s{number}")).await;
+                drop(opened);
+            }
+        });
+    }
     assert!(std::fs::read(env!("CARGO_BIN_EXE_cloister-launcher")).expect("it is still there") == before);
 }
 
@@ -173,15 +184,17 @@ fn wishes_that_can_not_be_met_are_named_and_odd_ones_mean_nothing() {
     let Some(server) = Server::start() else { return };
     let canary = Canary::new(&server);
     let case = |config: Value| Case::new(&server, &on_default(Layer::new().folder("srv/x"), config));
-    for folder in ["/nowhere", "../../..", "/etc/passwd", "/proc/self/fd/9", canary.path()] {
+    let descriptors = (3..16).map(|number| format!("/proc/self/fd/{number}"));
+    let magic = ["/proc/1/cwd", "/proc/self/cwd/../../..", "/proc/self/root", "/proc/thread-self/fd/9/../../.."];
+    let others = ["/nowhere", "../../..", "/etc/passwd", canary.path()].into_iter().chain(magic).map(str::to_owned);
+    for folder in descriptors.chain(others) {
         let says = format!("the image's working folder {folder:?} is no folder in it");
         case(json!({ "WorkingDir": folder })).fails(&[&says]);
     }
-    case(json!({ "WorkingDir": "/proc/1/cwd" })).fails(&["the program can't be started: ", "Permission denied"]);
     let odd = json!({
         "WorkingDir": "/srv/x/../x",
         "Env": ["=nothing", "NOTHING", "", "A=1=2", "A=3", "B=\u{1b}[2J", "HOME=/srv", "PATH=:/usr/bin:.:/bin"],
-        "Volumes": { "/": {}, "/../../etc": {} },
+        "Volumes": { "/": {}, "/proc": {}, "/../../etc": {} },
         "Labels": { "../../etc/passwd": "x" },
         "ExposedPorts": { "99999/tcp": {} },
         "StopSignal": "SIGKILL -1",
@@ -189,6 +202,15 @@ fn wishes_that_can_not_be_met_are_named_and_odd_ones_mean_nothing() {
     let said = case(odd).runs("pwd; echo $A $HOME; env | grep -c -e ^= -e ^NOTHING; true");
     assert_eq!(said, "/srv/x\n3 /srv\n0\n");
     canary.sings();
+}
+
+#[test]
+fn an_entrypoint_that_begins_with_a_dash_is_no_option() {
+    let Some(server) = Server::start() else { return };
+    for words in [&["--bind", "/", "/"][..], &["-c", "echo through"], &["--help"]] {
+        let case = Case::new(&server, &on_default(Layer::new(), json!({ "Entrypoint": words })));
+        case.fails(&[&format!("{} is not in the cell's PATH", words[0])]);
+    }
 }
 
 #[test]

@@ -60,10 +60,16 @@ pub(crate) fn screen(data: &[u8]) {
     }
     same(&seen::all(&original), &seen::all(&loaded));
     keeps_its_limits(&original);
-    // Of a history that is full, the lines that are broken anew may be too many.
-    if repeats == 1 {
+    // Of a history that is full, the lines that are broken anew may be too many; of one long line that a program has repeated, too.
+    if repeats == 1 && rows(&seen::lines(&original), second) < LINES_MAX as usize {
         same(&seen::all_but_breaks(&original), &seen::all_but_breaks(&self::restored(&original)));
     }
+}
+
+/// Most rows that lines can take: each begins one, and where a wide character doesn't fit a cell is left.
+fn rows(lines: &str, size: Size) -> usize {
+    let filled = usize::from(size.cols).saturating_sub(1).max(1);
+    lines.split("\r\n").map(|line| 1 + line.len() / filled).sum()
 }
 
 /// Small ones find what there is to find sooner; a row alone doesn't show that a wide character didn't fit.

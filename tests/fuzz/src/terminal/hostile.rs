@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hold::{Hold, Message};
-use crate::cell::{Care, Cell, Error};
+use crate::cell::{Care, Cell, Coroner, Error};
 use crate::input::Input;
 use crate::packet;
 use crate::session::{self, Attachment, Presence, Sizing, Start, Who};
@@ -89,7 +89,8 @@ async fn connected(path: PathBuf, hello: u8, keeps: bool, input: &mut Input<'_>)
         }
         control
     };
-    let care = Care { linger: Duration::from_secs(1000), keeps, sizing: Sizing::default() };
+    let coroner = Coroner::new(|| Box::pin(std::future::ready(None)));
+    let care = Care { coroner, linger: Duration::from_secs(1000), keeps, sizing: Sizing::default() };
     let connecting = Cell::connect(project.clone(), path, care);
     let (cell, control) = tokio::join!(connecting, greeting);
     match cell {
@@ -123,7 +124,7 @@ struct Data {
 impl Attacker {
     /// Does something, or has a client do it.
     fn or_client(&mut self, server: &mut Server, input: &mut Input<'_>) {
-        match input.byte() % 16 {
+        match input.byte() % 17 {
             0 => {
                 let (kinds, said) = (input.byte(), input.bytes());
                 self.say_raw(said, &[kinds & 7, kinds >> 3 & 7], input);
@@ -141,6 +142,8 @@ impl Attacker {
             11 => server.close(input),
             12 => self.label(input),
             13 => self.say(&Reply::OutOfMemory { kills: input.byte().into(), limit_bytes: u64::MAX }),
+            14 => self.say(&Reply::OutOfPids { refusals: input.byte().into(), limit: u64::MAX }),
+            15 => self.say(&Reply::OutOfDisk { times: input.byte().into(), limit_bytes: u64::MAX }),
             _ => server.client(input),
         }
     }
