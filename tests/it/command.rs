@@ -1,6 +1,6 @@
 //! The command without a server: `run` on a real terminal, `project`, and what it says to wrong words and settings.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -303,8 +303,11 @@ fn who_is_neither_root_nor_has_ids_for_cells_is_told_how_to_get_some() {
     for program in [env!("CARGO_BIN_EXE_cloister"), env!("CARGO_BIN_EXE_cloister-launcher")] {
         std::fs::copy(program, folder.path().join(Path::new(program).file_name().unwrap())).unwrap();
     }
-    let program = folder.path().join("cloister");
-    let output = Command::new(program).args(["run", "demo"]).env_clear().uid(65_534).gid(65_534).output().unwrap();
+    let home = folder.path().join("home");
+    std::fs::create_dir(&home).and_then(|()| chown(&home, Some(65_534), Some(65_534))).unwrap();
+    let mut command = Command::new(folder.path().join("cloister"));
+    command.args(["run", "demo"]).env_clear().env("HOME", home).uid(65_534).gid(65_534);
+    let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(125));
     assert!(text(&output.stderr).contains("usermod --add-subuids"), "{}", text(&output.stderr));
 }

@@ -1,11 +1,17 @@
 //! The state folder that all tests share, with the default image in it: importing it takes longer than most tests.
 
+use std::fmt::Write;
 use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Where `scripts/build-image` leaves the image.
 pub(super) const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/image/default");
+
+/// How long importing it may take: ten times what it does on a busy machine.
+const IMPORT_WAIT: Duration = Duration::from_secs(120);
 
 /// The image's index, or why servers can't be started.
 pub(super) fn index() -> Result<String, String> {
@@ -26,7 +32,14 @@ pub(crate) fn state() -> Result<PathBuf, String> {
     lock.lock().expect("the lock is taken");
     let imported = fs::read_to_string(folder.join("images/index.json")).unwrap_or_default();
     if !imported.contains(digest(&index)) {
-        import(&folder);
+        // Where it failed once, it isn't tried again for each of hundreds of tests.
+        let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+        let failure = folder.with_extension(format!("failed-{run}"));
+        let outcome = fs::read_to_string(&failure).map_or_else(|_| import(&folder), Err);
+        outcome.unwrap_or_else(|reason| {
+            fs::write(&failure, &reason).expect("the failure is kept");
+            panic!("image import: {reason}");
+        });
     }
     Ok(folder)
 }
@@ -37,10 +50,12 @@ fn digest(index: &str) -> &str {
     &index[start..start + "sha256:".len() + 64]
 }
 
-fn import(state: &Path) {
+fn import(state: &Path) -> Result<(), String> {
     let other = tempfile::tempdir().expect("a temporary folder");
     let folder = |name: &str| other.path().join(name);
-    let imported = Command::new(env!("CARGO_BIN_EXE_cloister"))
+    let mut said = tempfile::tempfile().expect("a temporary file");
+    let copy = || said.try_clone().expect("the file can be shared");
+    let mut importing = Command::new(env!("CARGO_BIN_EXE_cloister"))
         .args(["image", "import", "--name", "default"])
         .arg(BUILT)
         .arg("--state")
@@ -50,8 +65,40 @@ fn import(state: &Path) {
         .arg("--run-dir")
         .arg(folder("run"))
         .args(["--cgroup", "cloister-it-import"])
-        .output()
+        .stdin(Stdio::null())
+        .stdout(copy())
+        .stderr(copy())
+        .spawn()
         .expect("cloister runs");
+    let by = Instant::now() + IMPORT_WAIT;
+    let status = loop {
+        match importing.try_wait().expect("it is our child") {
+            None if Instant::now() < by => std::thread::sleep(Duration::from_millis(20)),
+            ended => break ended,
+        }
+    };
+    let stuck = if status.is_none() { stop(&mut importing) } else { String::new() };
     super::server::remove_cgroup("cloister-it-import");
-    assert!(imported.status.success(), "image import: {}", String::from_utf8_lossy(&imported.stderr));
+    if status.is_some_and(|status| status.success()) {
+        return Ok(());
+    }
+    let mut text = String::new();
+    said.rewind().and_then(|()| said.read_to_string(&mut text)).expect("what it said can be read");
+    Err(format!("{status:?}; it said: {text}{stuck}"))
+}
+
+/// Ends what doesn't end by itself; tells what all that belongs to it waits for.
+fn stop(importing: &mut Child) -> String {
+    let mut told = String::from("\nnot ended in time; what waits, and where in the kernel:\n");
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|process| process.path());
+    for process in processes {
+        let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
+        let words = read("cmdline").replace('\0', " ");
+        if words.contains("cloister") {
+            let _ = writeln!(told, "{} {words}\n{}{}", process.display(), read("syscall"), read("stack"));
+        }
+    }
+    let _ = importing.kill();
+    let _ = importing.wait();
+    told
 }
