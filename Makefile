@@ -6,7 +6,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help packages deps build web image up down logs bash test test-vm check deb fuzz bench
+.PHONY: help packages deps build web image up down logs bash test test-vm check deb dist endure fuzz bench
 
 image := target/image/default/index.json
 page := web/dist/index.html
@@ -48,13 +48,20 @@ test: deps ## Install what tests need, then run every check: what CI runs
 deb: build ## Make the Debian package: target/deb/cloister.deb
 	@scripts/package
 
+dist: deb ## Make a tarball of the same, with an installer, for systems without apt: target/dist
+	@scripts/dist
+
 test-vm: image ## Install, upgrade and crash the package on a Debian host with systemd, emulated by qemu
 	@scripts/install-deps vm
 	@scripts/vm
 	@rm -rf target/vm/payload && mkdir target/vm/payload && cp -a target/image/default target/vm/payload/image
 	@scripts/package 0.1.0+1 && mv target/deb/cloister.deb target/vm/payload/before.deb
-	@scripts/package 0.1.0+2 && mv target/deb/cloister.deb target/vm/payload/after.deb
+	@scripts/package 0.1.0+2 && cp target/deb/cloister.deb target/vm/payload/after.deb
+	@scripts/dist && mv target/dist/*.tar.gz target/vm/payload/dist.tar.gz
 	@cargo test --quiet --package cloister --test vm
+
+endure: build ## Kill server and launcher for ten minutes while a hundred sessions are worked in; nothing may be lost
+	@CLOISTER_ENDURE_S=$${CLOISTER_ENDURE_S:-600} cargo test --release --quiet --package cloister --test it endure:: -- --nocapture
 
 check: deps ## Check formatting, lints, scripts and the page's types
 	@scripts/install-deps test

@@ -7,6 +7,7 @@ mod browser;
 mod command;
 mod disk;
 mod doctor;
+mod endure;
 mod escape;
 mod forged;
 mod harness;

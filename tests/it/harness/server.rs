@@ -212,6 +212,13 @@ impl Server {
         found.unwrap_or_else(|| panic!("no {names:?} of {project}"))
     }
 
+    /// How many groups there are for cells, in all hierarchies together.
+    pub(crate) fn cgroups(&self) -> usize {
+        let groups = hierarchies().map(|root| root.join(&self.cgroup));
+        let inner = groups.filter_map(|group| group.read_dir().ok()).flatten().filter_map(Result::ok);
+        inner.filter(|entry| entry.path().is_dir()).count()
+    }
+
     /// The group of a project's cell in a hierarchy. Version 2 has an ordinary user's below the one that was delegated.
     fn group(&self, root: &Path, project: &str) -> PathBuf {
         let group = root.join(&self.cgroup);

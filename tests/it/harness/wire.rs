@@ -1,6 +1,8 @@
 //! A client of `cloister.v1`, written from `docs/protocol.md` alone: it keeps offsets and sequence numbers as the document
 //! says, and fails a test as soon as the server doesn't.
 
+use std::net::SocketAddr;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -50,16 +52,23 @@ impl Server {
 
     /// As [`Self::wire`], for a server that may die meanwhile.
     pub(crate) async fn try_wire(&self, project: &str) -> Option<Wire> {
+        Wire::connect(self.address, &self.token, project).await
+    }
+}
+
+impl Wire {
+    /// Connects to wherever a server may be, and hears the greeting.
+    pub(crate) async fn connect(address: SocketAddr, token: &str, project: &str) -> Option<Self> {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-        let url = format!("ws://{}/ws/terminal/{project}/?token={}", self.address, self.token);
+        let url = format!("ws://{address}/ws/terminal/{project}/?token={token}");
         let mut request = url.into_client_request().expect("a request");
         request.headers_mut().insert("sec-websocket-protocol", "cloister.v1".parse().expect("a value"));
-        let stream = TcpStream::connect(self.address).await.ok()?;
+        let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).ok()?;
         let connected = timeout(DEADLINE, tokio_tungstenite::client_async(request, stream)).await;
         let (socket, response) = connected.expect("the server answers in time").ok()?;
         assert_eq!(response.headers()["sec-websocket-protocol"], "cloister.v1");
-        let mut wire = Wire { socket, sessions: Value::Null };
+        let mut wire = Self { socket, sessions: Value::Null };
         match wire.heard().await {
             Heard::Told(hello) => assert_eq!((&hello["type"], &hello["project"]), (&json!("hello"), &json!(project))),
             Heard::Gone => return None,
@@ -72,9 +81,7 @@ impl Server {
         }
         Some(wire)
     }
-}
 
-impl Wire {
     /// The next message.
     pub(crate) async fn heard(&mut self) -> Heard {
         let heard = async {
