@@ -1,4 +1,4 @@
-//! Embeds the page: what `make web` left in `web/dist`, or the hand-written `web/fallback` that says how to make it.
+//! Names the build, of a release by its commit, and embeds the page: what `make web` left in `web/dist`, or the hand-written `web/fallback` that says how to make it.
 //!
 //! Writes `$OUT_DIR/page.rs`, a list of `File` values which `src/api/page.rs` includes. Never runs npm and needs no
 //! network, so that `cargo build` works without either. Compressed forms (`.br`, `.gz`) are made by the page's own
@@ -8,6 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fmt::Write, fs};
 
 /// Set to 1 where a binary without its page would be a mistake: packages, CI.
@@ -21,6 +22,7 @@ const BROTLI: &str = "br";
 const GZIP: &str = "gz";
 
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rustc-env=CLOISTER_BUILD={}", build()?);
     let web = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("web");
     let (dist, fallback) = (web.join("dist"), web.join("fallback"));
     let built = dist.join("index.html").exists();
@@ -46,6 +48,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     code.push_str("]\n");
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("page.rs"), code)?;
     Ok(())
+}
+
+/// The release's number and, where the sources come from git, how many commits it has behind it and which is the last one.
+/// Other builds than releases don't say it: they would be built anew with each commit.
+fn build() -> Result<String, Box<dyn Error>> {
+    let mut version = env::var("CARGO_PKG_VERSION")?;
+    if env::var("PROFILE")? == "release"
+        && let Some(commits) = git(&["rev-list", "--count", "HEAD"])
+        && let Some(last) = git(&["rev-parse", "--short=7", "HEAD"])
+    {
+        version = format!("{version}+{commits}.g{last}");
+        if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|log| Path::new(log).exists()) {
+            println!("cargo:rerun-if-changed={log}");
+        }
+    }
+    Ok(version)
+}
+
+/// What git says in one line; `None` without git, or outside of a repository.
+fn git(words: &[&str]) -> Option<String> {
+    let said = Command::new("git").args(words).output().ok().filter(|said| said.status.success())?;
+    Some(String::from_utf8(said.stdout).ok()?.trim().to_owned())
 }
 
 fn list(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {

@@ -7,11 +7,8 @@ use clap_complete::Shell;
 
 use crate::config::{Flag, help};
 
-/// The release, and what exactly was built where whoever built it said so.
-const VERSION: &str = match option_env!("CLOISTER_BUILD") {
-    Some(build) => build,
-    None => env!("CARGO_PKG_VERSION"),
-};
+/// The release, and exactly which commit was built (`build.rs`).
+pub(crate) const VERSION: &str = env!("CLOISTER_BUILD");
 
 /// Exit status when `run` or `attach` fails itself, as docker, env and timeout have it: a program's own statuses stay
 /// recognizable.

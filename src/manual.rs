@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, VERSION};
 use crate::config::{Config, KEYS};
 
 /// Prints a shell's completion script.
@@ -46,9 +46,7 @@ fn configuration() -> io::Result<Vec<u8>> {
         roff.text([roman(if default.is_empty() { "Default: none".to_owned() } else { format!("Default: {default}") })]);
     }
     roff.control("SH", ["SEE ALSO"]).text([roman("cloister(1)")]);
-    Man::new(clap::Command::new("cloister-config").version(env!("CARGO_PKG_VERSION")))
-        .section("5")
-        .render_title(&mut page)?;
+    Man::new(clap::Command::new("cloister-config").version(VERSION)).section("5").render_title(&mut page)?;
     roff.to_writer(&mut page)?;
     Ok(page)
 }

@@ -8,6 +8,7 @@ use warp::reply::{Reply, Response};
 use super::projects::respond;
 use super::reject::{Refusal, Result};
 use super::{Context, Query};
+use crate::cli::VERSION;
 use crate::metrics::{Now, metrics as counted};
 use crate::proxy::Caller;
 
@@ -33,6 +34,7 @@ async fn answer(context: &Context, headers: &HeaderMap, caller: &Caller, mut que
     let census = context.projects.census();
     let (state, projects) = context.projects.rooms();
     let now = Now {
+        version: VERSION,
         clients: context.clients.len(),
         running: census.running,
         stopping: census.stopping,

@@ -30,7 +30,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What begins the environment variables that set keys.
 const PREFIX: &str = "CLOISTER_";
 
-/// Variables with that beginning that set no key: read by the command line, by logging, and when building.
+/// Variables with that beginning that set no key: read by the command line, by logging, and set when building, which cargo passes on to tests.
 const OTHER_VARIABLES: [&str; 6] = ["BUILD", "CONFIG", "LOG", "REQUIRE_WEB", "TOKEN", "URL"];
 
 /// The configuration in force. Every field is documented at its key in [`KEYS`].

@@ -10,6 +10,8 @@ use super::process::Look;
 /// What is so now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Now {
+    /// Which version this is.
+    pub(crate) version: &'static str,
     /// Clients on WebSockets.
     pub(crate) clients: usize,
     /// Cells in which sessions can be opened, that were told to end, and that are just being started or removed.
@@ -40,7 +42,7 @@ impl Answer {
     /// What the server knows of the moment.
     pub(super) fn put_now(&self, now: &Now, attached: i64) {
         let build = self.gauges("cloister_build_info", "The version that runs; always 1", &["version"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        build.with_label_values(&[now.version]).set(1.0);
         self.gauge("cloister_websocket_clients", "Clients on WebSockets", now.clients as f64);
         let cells = self.gauges(
             "cloister_cells",

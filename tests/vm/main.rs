@@ -70,6 +70,7 @@ async fn main() {
     }
     guest = kills(&mut clients, &server, guest).await;
     reboots(&mut guest, &server).await;
+    tarball(&mut guest, &server).await;
 }
 
 /// Says what held.
@@ -137,18 +138,40 @@ async fn reboots(guest: &mut Guest, server: &Server) {
         guest.until(READY);
         assert_eq!(guest.run(CELLS).trim(), "0", "no cell is left of before");
         guest.until("cloister project ls | grep --quiet '^early .*main'");
-        let mut wire = server.wire("demo").await;
-        let mut shell = Kept::new(1, "main");
-        shell.typed = b"ls parts | wc -l; echo b''ack\r".to_vec();
-        shell.attach(&mut wire).await;
-        while !shell.text().contains(&format!("{PIECES}\r\nback\r\n")) {
-            let heard = wire.heard().await;
-            shell.hear(&mut wire, &heard).await;
-        }
+        ask_shell(server, 1, "ls parts | wc -l; echo b''ack\r", &format!("{PIECES}\r\nback\r\n")).await;
         assert_eq!(guest.run(CELLS).trim(), "1");
         held(format!(
             "{what}: the service comes up by itself, starts what is marked, files are there, no cell of before is"
         ));
+    }
+}
+
+/// The tarball in place of the package: its files, projects as they were, a version over itself with a session in it, and away.
+async fn tarball(guest: &mut Guest, server: &Server) {
+    guest.run("apt-get remove --yes cloister && mkdir dist && tar --extract --file /payload/dist.tar.gz --directory dist --strip-components 1");
+    guest.run("dist/install.sh && systemctl enable --now cloister");
+    guest.until(READY);
+    ask_shell(server, 1, "kept=yes; ls parts | wc -l\r", &format!("\n{PIECES}\r\n")).await;
+    guest.run("dist/install.sh");
+    guest.until(READY);
+    ask_shell(server, 2, "echo $kept=kept\r", "yes=kept\r\n").await;
+    guest.run("dist/install.sh --uninstall");
+    assert_eq!(
+        guest.run("find /usr/local -name '*cloister*'; pgrep bash | grep --invert-match --line-regexp $$; true"),
+        ""
+    );
+    held("the tarball installs on the package's data, installs over itself while a session runs, and leaves nothing");
+}
+
+/// Types a line in the session `main`, as this client of its, and waits for what it shows.
+async fn ask_shell(server: &Server, client: u16, line: &str, shown: &str) {
+    let mut wire = server.wire("demo").await;
+    let mut shell = Kept::new(client, "main");
+    shell.typed = line.as_bytes().to_vec();
+    shell.attach(&mut wire).await;
+    while !shell.text().contains(shown) {
+        let heard = wire.heard().await;
+        shell.hear(&mut wire, &heard).await;
     }
 }
 
