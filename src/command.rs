@@ -71,15 +71,12 @@ async fn stop(projects: &Projects, id: &ProjectId) -> Result<(), Error> {
 
 /// Stops every cell in the run directory, also after one of them doesn't let itself be stopped.
 async fn stop_all(projects: &Projects) -> anyhow::Result<()> {
-    let mut failed = 0;
-    for id in projects.running()? {
-        if let Err(error) = projects.stop(&id).await {
-            eprintln!("cloister: project {id}: {error}");
-            failed += 1;
-        }
+    let failed = projects.stop_all().await?;
+    for (id, error) in &failed {
+        eprintln!("cloister: project {id}: {error}");
     }
-    if failed > 0 {
-        bail!("{failed} cells were not stopped");
+    if !failed.is_empty() {
+        bail!("{} cells were not stopped", failed.len());
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept::{Door, accept};
 use crate::api::{Context, Inner};
 use crate::auth::Auth;
-use crate::config::Config;
+use crate::config::{CellsAtStop, Config};
 use crate::host::Host;
 use crate::metrics::metrics;
 use crate::project::Projects;
@@ -32,7 +32,10 @@ use crate::token;
 /// How long clients and requests have to end when the server stops: less than the two seconds that are promised.
 const STOP_WAIT: Duration = Duration::from_millis(1500);
 
-/// Serves until SIGTERM or SIGINT. Cells go on: the next server finds them.
+/// How long all cells may take to end, if they are to: each gets some seconds before it is ended by force.
+const CELLS_STOP_WAIT: Duration = Duration::from_secs(25);
+
+/// Serves until SIGTERM or SIGINT. Cells go on unless they are to end: the next server finds them.
 pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
     let given = service::client_socket()?;
     // Before root is given up: a key may be root's alone.
@@ -73,7 +76,7 @@ async fn serve(
     let tls = tls.map(Arc::new);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let door = Door { tls: tls.clone(), proxies: Proxies::new(&host.config) };
-    let create_projects = host.config.create_projects;
+    let (create_projects, at_stop) = (host.config.create_projects, host.config.cells_at_stop);
     let projects = Projects::new(host, true)?;
     let inner =
         Inner { auth, projects: projects.clone(), create_projects, stop: stop.clone(), clients: clients.clone() };
@@ -94,7 +97,12 @@ async fn serve(
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    tracing::info!(signal, clients = clients.len(), "stopping; cells go on");
+    match at_stop {
+        CellsAtStop::Keep => tracing::info!(signal, clients = clients.len(), "stopping; cells go on"),
+        CellsAtStop::End => {
+            tracing::info!(signal, clients = clients.len(), "stopping; cells end, as cells_at_stop says")
+        }
+    }
     service::stopping();
     stop.cancel();
     let _aborted = accepting.await;
@@ -106,7 +114,23 @@ async fn serve(
     if ended.await.is_err() {
         tracing::info!(clients = clients.len(), requests = connections.len(), "not waiting any longer");
     }
+    if at_stop == CellsAtStop::End {
+        end_cells(&projects).await;
+    }
     Ok(())
+}
+
+/// Ends all cells; those that don't end in time go on, and are found by the next server.
+async fn end_cells(projects: &Projects) {
+    match timeout(CELLS_STOP_WAIT, projects.stop_all()).await {
+        Ok(Ok(failed)) => {
+            for (project, error) in failed {
+                tracing::warn!(%project, %error, "a cell goes on");
+            }
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "cells go on"),
+        Err(_) => tracing::warn!("not waiting any longer: some cells go on"),
+    }
 }
 
 /// Leaves this process what serving takes, before the runtime starts the threads that inherit it.

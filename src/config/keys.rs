@@ -8,7 +8,7 @@ use sandbox::policy::Leeway;
 use sandbox::spec::{DISK_BYTES_MAX, DISK_BYTES_MIN, IO_BYTES_PER_S_MIN};
 
 use super::value::Value;
-use super::{Config, LogFormat, Quota};
+use super::{CellsAtStop, Config, LogFormat, Quota};
 
 /// A key of the configuration file; also a `CLOISTER_*` variable, and for some a flag.
 pub(crate) struct Key {
@@ -146,6 +146,22 @@ pub(crate) const KEYS: &[Key] = &[
         doc: "Seconds that a cell without a session goes on before it is stopped",
         get: |config| config.cell_linger_s.to_string(),
         set: |config, value| value.number(0, LINGER_S_MAX).map(|seconds| config.cell_linger_s = seconds),
+    },
+    Key {
+        name: "cells_at_stop",
+        doc: "What becomes of cells when the server is stopped, which a restart does too: `keep` or `end`",
+        get: |config| match config.cells_at_stop {
+            CellsAtStop::Keep => "keep".to_owned(),
+            CellsAtStop::End => "end".to_owned(),
+        },
+        set: |config, value| {
+            config.cells_at_stop = match value.text()? {
+                "keep" => CellsAtStop::Keep,
+                "end" => CellsAtStop::End,
+                other => return Err(format!("must be keep or end, is `{other}`")),
+            };
+            Ok(())
+        },
     },
     Key {
         name: "image",

@@ -48,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) proxy_protocol: bool,
     pub(crate) cell_linger_s: u64,
+    pub(crate) cells_at_stop: CellsAtStop,
     pub(crate) image: String,
     pub(crate) limits: Limits,
     pub(crate) log_bytes: u32,
@@ -76,6 +77,14 @@ impl Tls {
     pub(crate) fn files(&self) -> Option<TlsFiles> {
         Some(TlsFiles { certificate: self.certificate.clone()?, key: self.key.clone()? })
     }
+}
+
+/// What becomes of cells when the server is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CellsAtStop {
+    Keep,
+    /// Also when it is restarted: it isn't told for what it is stopped.
+    End,
 }
 
 /// Whether projects are kept within their limits of disk.
@@ -111,6 +120,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             cell_linger_s: 60,
+            cells_at_stop: CellsAtStop::Keep,
             image: "default".to_owned(),
             limits: Limits::default(),
             log_bytes: sandbox::log::RING_BYTES_DEFAULT,
@@ -314,6 +324,7 @@ mod tests {
             cgroup = "ide.slice/cells"
             allowed_origins = ["https://ide.example.org", "http://localhost:3000"]
             cell_linger_s = 5
+            cells_at_stop = "end"
             image = "debian:12"
             log_bytes = 65536
             quota = "unenforced"
@@ -357,6 +368,7 @@ mod tests {
             proxy_protocol: true,
             tls: Tls { certificate: Some("/c.pem".into()), key: Some("/k.pem".into()) },
             cell_linger_s: 5,
+            cells_at_stop: CellsAtStop::End,
             image: "debian:12".to_owned(),
             limits,
             log_bytes: 65536,
@@ -453,6 +465,7 @@ mod tests {
             "tls.key = '/'",
             "cell_linger_s = -1",
             "cell_linger_s = 99999999",
+            "cells_at_stop = 'stay'",
             "image = ''",
             "image = 'a b'",
             "log_bytes = 65537",

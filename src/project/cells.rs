@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::future::ready;
+use futures_util::stream::{self, StreamExt};
 use sandbox::control::{Label, SessionName, Size};
 use sandbox::spec::{CellSpec, ProjectId};
 use tokio::sync::OwnedMutexGuard;
@@ -18,6 +20,9 @@ use tokio::sync::OwnedMutexGuard;
 use super::{Error, Projects};
 use crate::cell::{self, Care, Cell, Coroner, Opened};
 use crate::metrics::metrics;
+
+/// How many cells are told to end at the same time.
+const STOPPED_AT_ONCE: usize = 32;
 
 /// The client of a session that nobody has asked for.
 const NOBODY: u64 = 0;
@@ -112,6 +117,15 @@ impl Projects {
             Ok(())
         })
         .await
+    }
+
+    /// Ends all cells in the run directory, many at once; those that could not be ended, and why.
+    pub(crate) async fn stop_all(&self) -> Result<Vec<(ProjectId, Error)>, Error> {
+        let stopping = self.running()?.into_iter().map(|id| async move {
+            let stopped = self.stop(&id).await;
+            stopped.err().map(|error| (id, error))
+        });
+        Ok(stream::iter(stopping).buffer_unordered(STOPPED_AT_ONCE).filter_map(ready).collect().await)
     }
 
     /// Ends a project's cell and removes the project with all its files.

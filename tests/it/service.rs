@@ -110,6 +110,24 @@ fn a_launcher_that_is_a_service_answers_nobody_but_the_service_user() {
 }
 
 #[test]
+fn cells_end_with_the_server_where_that_is_wanted() {
+    let config = "cells_at_stop = \"end\"".to_owned();
+    let Some(mut server) = Server::start_as_service(Settings { config, ..Settings::default() }) else { return };
+    block_on(async {
+        let projects = [server.project_with(""), server.project_with("")];
+        for project in &projects {
+            server.prompt(project, "").await;
+            assert!(!server.processes(project).is_empty());
+        }
+        server.signal(Signal::TERM);
+        assert!(server.ended().success());
+        assert!(server.log().contains("cells end"), "{}", server.log());
+        assert!(projects.iter().all(|project| server.processes(project).is_empty()), "{}", server.log());
+        assert_eq!(server.cgroups(), 0);
+    });
+}
+
+#[test]
 fn projects_that_want_it_start_with_the_server() {
     let Some(mut server) = Server::start_as_service(Settings::default()) else { return };
     block_on(async {

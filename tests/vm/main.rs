@@ -2,6 +2,8 @@
 //! without power. One host for all of it, in this order; each step says what was seen. `make test-vm` prepares what it needs.
 
 mod guest;
+mod hardship;
+mod limits;
 
 #[expect(dead_code, reason = "the clients can do more than is used here")]
 mod harness;
@@ -69,6 +71,8 @@ async fn main() {
         held(format!("{what}: no byte is lost or comes twice; clients are away for {away:?} at most"));
     }
     guest = kills(&mut clients, &server, guest).await;
+    limits::hold(&server, &mut guest).await;
+    hardship::endure(&mut clients, &server, &mut guest).await;
     reboots(&mut guest, &server).await;
     tarball(&mut guest, &server).await;
 }
@@ -138,7 +142,7 @@ async fn reboots(guest: &mut Guest, server: &Server) {
         guest.until(READY);
         assert_eq!(guest.run(CELLS).trim(), "0", "no cell is left of before");
         guest.until("cloister project ls | grep --quiet '^early .*main'");
-        ask_shell(server, 1, "ls parts | wc -l; echo b''ack\r", &format!("{PIECES}\r\nback\r\n")).await;
+        ask_shell(server, "demo", 1, "ls parts | wc -l; echo b''ack\r", &format!("{PIECES}\r\nback\r\n")).await;
         assert_eq!(guest.run(CELLS).trim(), "1");
         held(format!(
             "{what}: the service comes up by itself, starts what is marked, files are there, no cell of before is"
@@ -146,26 +150,34 @@ async fn reboots(guest: &mut Guest, server: &Server) {
     }
 }
 
-/// The tarball in place of the package: its files, projects as they were, a version over itself with a session in it, and away.
+/// Another host, with another service user, the tarball in place of the package, and what was moved there: projects are as they
+/// were. Then a version over itself with a session in it, and away.
 async fn tarball(guest: &mut Guest, server: &Server) {
-    guest.run("apt-get remove --yes cloister && mkdir dist && tar --extract --file /payload/dist.tar.gz --directory dist --strip-components 1");
-    guest.run("dist/install.sh && systemctl enable --now cloister");
+    ask_shell(server, "demo", 2, "chown 1000 parts/xaa; echo go''ne\r", "gone\r\n").await;
+    guest.run("systemctl stop cloister.socket cloister && cloister project stop --all");
+    guest.run("tar --create --file /var/tmp/moved.tar --directory / var/lib/cloister etc/cloister");
+    guest.run("CLOISTER_PURGE_DATA=yes apt-get purge --yes cloister && userdel cloister && ! ls /var/lib/cloister");
+    guest.run("sed -i /^cloister:/d /etc/subuid /etc/subgid && useradd --system other");
+    guest.run("mkdir dist && tar --extract --file /payload/dist.tar.gz --directory dist --strip-components 1");
+    guest.run("dist/install.sh && tar --extract --file /var/tmp/moved.tar --directory /");
+    guest.run("systemctl enable --now cloister");
     guest.until(READY);
-    ask_shell(server, 1, "kept=yes; ls parts | wc -l\r", &format!("\n{PIECES}\r\n")).await;
+    ask_shell(server, "demo", 3, "kept=yes; stat --format %u parts/xaa parts/xab\r", "1000\r\n0\r\n").await;
+    held("tar moves projects and images to a host where the service user has another id: owners of files are the same");
     guest.run("dist/install.sh");
     guest.until(READY);
-    ask_shell(server, 2, "echo $kept=kept\r", "yes=kept\r\n").await;
+    ask_shell(server, "demo", 4, "echo $kept=kept\r", "yes=kept\r\n").await;
     guest.run("dist/install.sh --uninstall");
     assert_eq!(
-        guest.run("find /usr/local -name '*cloister*'; pgrep bash | grep --invert-match --line-regexp $$; true"),
-        ""
+        guest.run("find /usr/local /etc/systemd -name '*cloister*.service'; pgrep --count cell-init; true").trim(),
+        "0"
     );
-    held("the tarball installs on the package's data, installs over itself while a session runs, and leaves nothing");
+    held("the tarball installs, installs over itself while a session runs, and leaves nothing");
 }
 
-/// Types a line in the session `main`, as this client of its, and waits for what it shows.
-async fn ask_shell(server: &Server, client: u16, line: &str, shown: &str) {
-    let mut wire = server.wire("demo").await;
+/// Types a line in a project's session `main`, as this client of its, and waits for what it shows.
+async fn ask_shell(server: &Server, project: &str, client: u16, line: &str, shown: &str) {
+    let mut wire = server.wire(project).await;
     let mut shell = Kept::new(client, "main");
     shell.typed = line.as_bytes().to_vec();
     shell.attach(&mut wire).await;
@@ -248,6 +260,16 @@ impl Clients {
         self.type_in(VIM, &format!("o{word}\x1b:w\r")).await;
         for session in SHELL..self.kept.len() {
             self.type_in(session, &format!("echo $n-{word}\r")).await;
+        }
+    }
+
+    /// Types a word in every shell, and hears their answers.
+    async fn answer(&mut self, server: &Server, word: &str) {
+        for session in SHELL..self.kept.len() {
+            self.type_in(session, &format!("echo $n-{word}\r")).await;
+        }
+        for session in SHELL..self.kept.len() {
+            self.hear(server, session, &format!("{}-{word}\r\n", session + 1)).await;
         }
     }
 
