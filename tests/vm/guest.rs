@@ -16,6 +16,9 @@ const MADE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/vm");
 const BOOT_WAIT: Duration = Duration::from_secs(300);
 const COMMAND_WAIT: Duration = Duration::from_secs(300);
 
+/// How often the emulator is started for one boot.
+const STARTS_MAX: u32 = 3;
+
 /// A host. Dropping it takes its power away.
 pub(crate) struct Guest {
     folder: TempDir,
@@ -101,14 +104,26 @@ impl Drop for Guest {
     }
 }
 
+/// Starts it, and waits for its shell. An emulator that ends before the host is up, as qemu's does now and then by an assertion of
+/// its own, is started again.
 fn start(folder: &Path, address: SocketAddr) -> (Child, BufReader<UnixStream>) {
+    for _ in 1..STARTS_MAX {
+        if let Ok(started) = try_start(folder, address) {
+            return started;
+        }
+    }
+    try_start(folder, address).unwrap_or_else(|reason| panic!("{reason}"))
+}
+
+/// An error only if the emulator ends.
+fn try_start(folder: &Path, address: SocketAddr) -> Result<(Child, BufReader<UnixStream>), String> {
     let socket: PathBuf = folder.join("shell");
     let _ = std::fs::remove_file(&socket);
     let file = |name: &str| folder.join(name).display().to_string();
     // Not that of the hardware unless somebody knows that it works: a guest that hangs says nothing.
     let accelerator = std::env::var("VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
     let drive = |name: &str, more: &str| format!("file={},format=raw,if=virtio,cache=unsafe{more}", file(name));
-    let machine = Command::new("qemu-system-x86_64")
+    let mut machine = Command::new("qemu-system-x86_64")
         .args(["-machine", "q35,vmport=off", "-cpu", "Nehalem", "-smp", "2", "-m", "1536M", "-accel", &accelerator])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-kernel", &format!("{MADE}/kernel"), "-initrd", &format!("{MADE}/initrd")])
@@ -126,11 +141,16 @@ fn start(folder: &Path, address: SocketAddr) -> (Child, BufReader<UnixStream>) {
         .spawn()
         .expect("qemu starts: scripts/install-deps vm");
     let by = Instant::now() + BOOT_WAIT;
+    let mut ensure_running = || match machine.try_wait().expect("it is our child") {
+        None => Ok(()),
+        Some(status) => Err(format!("qemu ended with {status} before the host was up: {}", console(folder))),
+    };
     let shell = loop {
         match UnixStream::connect(&socket) {
             Ok(shell) => break shell,
             Err(error) => assert!(Instant::now() < by, "qemu's socket: {error}"),
         }
+        ensure_running()?;
         std::thread::sleep(Duration::from_millis(50));
     };
     shell.set_read_timeout(Some(BOOT_WAIT)).expect("a deadline");
@@ -139,15 +159,19 @@ fn start(folder: &Path, address: SocketAddr) -> (Child, BufReader<UnixStream>) {
     let mut line = String::new();
     shell.get_ref().set_read_timeout(Some(Duration::from_secs(2))).expect("a deadline");
     loop {
-        shell.get_mut().write_all(b"echo booted\n").expect("qemu takes input");
+        // It may be gone by now, which is looked at below.
+        let _ = shell.get_mut().write_all(b"echo booted\n");
         line.clear();
         match shell.read_line(&mut line) {
             Ok(1..) if line.trim() == "booted" => break,
-            _ => assert!(Instant::now() < by, "the host doesn't boot: {}", console(folder)),
+            Ok(0) => std::thread::sleep(Duration::from_millis(100)),
+            _ => {}
         }
+        ensure_running()?;
+        assert!(Instant::now() < by, "the host doesn't boot: {}", console(folder));
     }
     shell.get_ref().set_read_timeout(Some(COMMAND_WAIT)).expect("a deadline");
-    (machine, shell)
+    Ok((machine, shell))
 }
 
 /// The end of what the host said.

@@ -21,6 +21,9 @@ const VIM: usize = 0;
 const CAT: usize = 1;
 const SHELL: usize = 2;
 
+/// How many are opened at once.
+const AT_ONCE: usize = 5;
+
 /// Lines that one prints meanwhile, in pieces so small that none is overwritten while its client is away.
 const LINES: u32 = 500_000;
 const PIECES: u32 = 100;
@@ -200,12 +203,16 @@ impl Clients {
     async fn start(server: &Server) -> Self {
         let kept = (1..=SESSIONS).map(|channel| Kept::new(channel, &format!("s{channel}"))).collect();
         let mut clients = Self { wire: server.wire("demo").await, kept, times: 0 };
-        for kept in &mut clients.kept {
-            kept.typed = format!("n={}; echo $n-ready\r", kept.channel).into_bytes();
-            kept.attach(&mut clients.wire).await;
-        }
-        for session in 0..clients.kept.len() {
-            clients.hear(server, session, &format!("{}-ready\r\n", session + 1)).await;
+        // A few shells at a time: an emulated processor starts one in half a second.
+        for few in (0..clients.kept.len()).collect::<Vec<_>>().chunks(AT_ONCE) {
+            for &session in few {
+                let kept = &mut clients.kept[session];
+                kept.typed = format!("n={}; echo $n-ready\r", kept.channel).into_bytes();
+                kept.attach(&mut clients.wire).await;
+            }
+            for &session in few {
+                clients.hear(server, session, &format!("{}-ready\r\n", session + 1)).await;
+            }
         }
         clients
             .type_in(
