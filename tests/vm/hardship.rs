@@ -10,7 +10,7 @@ const STATE: &str =
     r"exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && cat <&3; exec 3>&-";
 
 /// Another project's cell starts, runs a program, and ends.
-const NEW_CELL: &str = "cloister run spare true";
+const NEW_CELL: &str = "cloister run spare -- true";
 
 /// The processes that are to live on.
 const SERVICES: &str = "systemctl show --property MainPID cloister cloister-launcher";
@@ -78,11 +78,11 @@ async fn no_journal(clients: &mut Clients, server: &Server, guest: &mut Guest) {
     let journal = "systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket";
     guest.run(&format!("systemctl stop {journal}"));
     clients.answer(server, "unheard").await;
-    ask_shell(server, "spare", 1, "exit\r", "exit\r\n").await;
+    ask_shell(server, "spare", "exit\r", "exit\r\n").await;
     guest.until(READY);
     guest.run(&format!("systemctl start {journal}"));
     let before = guest.run(LOG_LINES);
-    ask_shell(server, "spare", 1, "exit\r", "exit\r\n").await;
+    ask_shell(server, "spare", "exit\r", "exit\r\n").await;
     guest.until(&format!("[ \"$({LOG_LINES})\" -gt {} ]", before.trim()));
     held("the journal stops: sessions answer, cells start; it starts: the server's log goes on");
 }

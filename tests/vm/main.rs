@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use guest::Guest;
 use harness::{Heard, Kept, Server, Wire};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 /// Sessions that run through all that happens to the host, by what runs in them; the others are shells.
@@ -145,7 +146,7 @@ async fn reboots(guest: &mut Guest, server: &Server) {
         guest.until(READY);
         assert_eq!(guest.run(CELLS).trim(), "0", "no cell is left of before");
         guest.until("cloister project ls | grep --quiet '^early .*main'");
-        ask_shell(server, "demo", 1, "ls parts | wc -l; echo b''ack\r", &format!("{PIECES}\r\nback\r\n")).await;
+        ask_shell(server, "demo", "ls parts | wc -l; echo b''ack\r", &format!("{PIECES}\r\nback\r\n")).await;
         assert_eq!(guest.run(CELLS).trim(), "1");
         held(format!(
             "{what}: the service comes up by itself, starts what is marked, files are there, no cell of before is"
@@ -156,7 +157,7 @@ async fn reboots(guest: &mut Guest, server: &Server) {
 /// Another host, with another service user, the tarball in place of the package, and what was moved there: projects are as they
 /// were. Then a version over itself with a session in it, and away.
 async fn tarball(guest: &mut Guest, server: &Server) {
-    ask_shell(server, "demo", 2, "chown 1000 parts/xaa; echo go''ne\r", "gone\r\n").await;
+    ask_shell(server, "demo", "chown 1000 parts/xaa; echo go''ne\r", "gone\r\n").await;
     guest.run("systemctl stop cloister.socket cloister && cloister project stop --all");
     guest.run("tar --create --file /var/tmp/moved.tar --directory / var/lib/cloister etc/cloister");
     guest.run("CLOISTER_PURGE_DATA=yes apt-get purge --yes cloister && userdel cloister && ! ls /var/lib/cloister");
@@ -165,11 +166,11 @@ async fn tarball(guest: &mut Guest, server: &Server) {
     guest.run("dist/install.sh && tar --extract --file /var/tmp/moved.tar --directory /");
     guest.run("systemctl enable --now cloister");
     guest.until(READY);
-    ask_shell(server, "demo", 3, "kept=yes; stat --format %u parts/xaa parts/xab\r", "1000\r\n0\r\n").await;
+    ask_shell(server, "demo", "kept=yes; stat --format %u parts/xaa parts/xab\r", "1000\r\n0\r\n").await;
     held("tar moves projects and images to a host where the service user has another id: owners of files are the same");
     guest.run("dist/install.sh");
     guest.until(READY);
-    ask_shell(server, "demo", 4, "echo $kept=kept\r", "yes=kept\r\n").await;
+    ask_shell(server, "demo", "echo $kept=kept\r", "yes=kept\r\n").await;
     guest.run("dist/install.sh --uninstall");
     assert_eq!(
         guest.run("find /usr/local /etc/systemd -name '*cloister*.service'; pgrep --count cell-init; true").trim(),
@@ -178,16 +179,12 @@ async fn tarball(guest: &mut Guest, server: &Server) {
     held("the tarball installs, installs over itself while a session runs, and leaves nothing");
 }
 
-/// Types a line in a project's session `main`, as this client of its, and waits for what it shows.
-async fn ask_shell(server: &Server, project: &str, client: u16, line: &str, shown: &str) {
+/// Types a line in a project's session `main`, and waits for what it shows.
+async fn ask_shell(server: &Server, project: &str, line: &str, shown: &str) {
     let mut wire = server.wire(project).await;
-    let mut shell = Kept::new(client, "main");
-    shell.typed = line.as_bytes().to_vec();
-    shell.attach(&mut wire).await;
-    while !shell.text().contains(shown) {
-        let heard = wire.heard().await;
-        shell.hear(&mut wire, &heard).await;
-    }
+    let attached = wire.attach(1, "main", json!({})).await;
+    wire.input(1, attached["typed"].as_u64().expect("a number"), line.as_bytes()).await;
+    wire.expect(1, shown).await;
 }
 
 /// Clients of all sessions, on one connection.
