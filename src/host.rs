@@ -90,6 +90,7 @@ pub(crate) fn prepare_launcher(config: &Config, user: ServiceUser) -> anyhow::Re
         enforce_quota: config.quota == Quota::Enforced,
         uid: user.uid,
         gid: user.gid,
+        host: config.host.clone(),
         policy: config.policy.clone(),
     };
     Ok((program, settings))

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::alarm::{Alarm, Limit, number};
@@ -56,6 +56,8 @@ struct Hierarchy {
 #[derive(Debug)]
 pub(crate) struct Cgroups {
     hierarchies: Vec<Hierarchy>,
+    /// The group of all cells and those above it, where memory is limited.
+    above: Vec<OwnedFd>,
     /// The disks on which cells' files lie, as `major:minor`; or why their speed can't be limited.
     disks: Result<Vec<String>, &'static str>,
 }
@@ -81,10 +83,14 @@ impl Cgroups {
     /// delegated to the user.
     pub(crate) fn prepare(name: &str, standing: Standing) -> Result<Self, Failure> {
         if name == NONE {
-            return Ok(Self { hierarchies: Vec::new(), disks: Err("cells have no cgroups, as configured") });
+            return Ok(Self {
+                hierarchies: Vec::new(),
+                above: Vec::new(),
+                disks: Err("cells have no cgroups, as configured"),
+            });
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").step("read the list of mounts")?;
-        let mut hierarchies = Vec::new();
+        let (mut hierarchies, mut above) = (Vec::new(), Vec::new());
         let mut missing = CONTROLLERS.to_vec();
         let mut disks = Err("that takes cgroup version 2 with its controller io");
         let unified = mount_point(&mounts, |kind, _| kind == "cgroup2");
@@ -98,6 +104,9 @@ impl Cgroups {
                 format!("make the cgroup {name} below {} (are cgroups delegated to this process?)", root.display())
             })?;
             missing.retain(|controller| !controllers.contains(controller));
+            if controllers.contains(&"memory") {
+                above = groups_above(&root, name).step("open the cgroups above cells")?;
+            }
             if has(&text(&folder, "cgroup.subtree_control"), IO) {
                 disks = Ok(Vec::new());
             }
@@ -116,9 +125,12 @@ impl Cgroups {
                 };
                 Failure::new(format!("make the cgroup {name} below {}", root.display()), reason)
             })?;
+            if controller == "memory" {
+                above = groups_above(&root, name).step("open the cgroups above cells")?;
+            }
             hierarchies.push(Hierarchy { folder, unified: false, controllers: vec![controller] });
         }
-        Ok(Self { hierarchies, disks })
+        Ok(Self { hierarchies, above, disks })
     }
 
     /// Finds the disks on which these folders lie.
@@ -143,6 +155,36 @@ impl Cgroups {
                 Err(Failure::new("limit the speed of disks", format!("{reason}: take limits.io_bytes_per_s_max back")))
             }
         }
+    }
+
+    /// How much memory all cells together may have, in bytes; `None` if their group and those above it have no limit.
+    pub(crate) fn memory_bytes_max(&self) -> Option<u64> {
+        self.above.iter().filter_map(memory_limit).min()
+    }
+
+    /// The limits of memory of all projects' cells but one's, together.
+    pub(crate) fn memory_given(&self, but: &ProjectId) -> io::Result<u64> {
+        let Some(hierarchy) = self.memory_hierarchy() else { return Ok(0) };
+        let mut bytes: u64 = 0;
+        for entry in
+            Dir::read_from(crate::mount::open_beneath(&hierarchy.folder, ".", OFlags::RDONLY | OFlags::DIRECTORY)?)?
+        {
+            let entry = entry?;
+            let project = entry.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok());
+            let Some(project) = project.filter(|project| project != but) else { continue };
+            // One that ends just now has none any more.
+            bytes = bytes.saturating_add(self.memory_of(&project).unwrap_or(0));
+        }
+        Ok(bytes)
+    }
+
+    /// The limit of memory of a project's running cell, in bytes.
+    pub(crate) fn memory_of(&self, project: &ProjectId) -> Option<u64> {
+        memory_limit(&open_group(&self.memory_hierarchy()?.folder, project).ok()?)
+    }
+
+    fn memory_hierarchy(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&"memory"))
     }
 
     /// Whether cells have no groups.
@@ -379,6 +421,11 @@ fn memory(group: &OwnedFd, unified: bool) -> Memory {
     Memory { bytes, bytes_peak, bytes_max, kills: number(&text(group, counter), "oom_kill"), victim: None }
 }
 
+/// The most memory that a group may have by its own limit, in bytes.
+fn memory_limit(group: &OwnedFd) -> Option<u64> {
+    ["memory.max", "memory.limit_in_bytes"].into_iter().find_map(|file| text(group, file).trim().parse().ok())
+}
+
 fn cpu(group: &OwnedFd, unified: bool) -> Cpu {
     let stat = text(group, "cpu.stat");
     let (throttled_us, quota) = if unified {
@@ -435,6 +482,12 @@ fn make_folder(root: &Path, name: &str) -> io::Result<OwnedFd> {
     let path = root.join(name);
     std::fs::create_dir_all(&path)?;
     crate::mount::folder(&path)
+}
+
+/// The group `name` below `root`, and all between and above it that can be seen.
+fn groups_above(root: &Path, name: &str) -> io::Result<Vec<OwnedFd>> {
+    let has_limit = |group: &&Path| group.join("cgroup.procs").exists();
+    root.join(name).ancestors().take_while(has_limit).map(crate::mount::folder).collect()
 }
 
 /// As [`make_folder`], with controllers handed down on the way: which are there for cells.

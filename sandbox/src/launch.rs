@@ -14,8 +14,9 @@ use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{Admission, Shortage};
 use crate::alarm::Alarm;
-use crate::cgroup::{self, Cgroups, Leaf};
+use crate::cgroup::{self, Cgroups, Changed, Leaf};
 use crate::disk;
 use crate::failure::{Context, Failure};
 use crate::idmap::{self, Cache};
@@ -51,6 +52,7 @@ const REPORT_BYTES_MAX: usize = 4096;
 pub(crate) struct Workshop {
     pub(crate) folders: Folders,
     pub(crate) cgroups: Cgroups,
+    pub(crate) admission: Admission,
     /// What the operator lets projects choose of the policy.
     pub(crate) leeway: Leeway,
     pub(crate) filters: Filters,
@@ -68,6 +70,8 @@ pub(crate) enum Launched {
     Started,
     /// The project has one.
     Running,
+    /// There is no room for one more.
+    HostFull(Shortage),
 }
 
 /// The last word of a set-up, from the cell's first process.
@@ -85,14 +89,45 @@ impl Workshop {
             .check(&spec.policy)
             .map_err(|reason| Failure::new("check the request", format!("policy.{reason}")))?;
         let Some(storage) = self.claim(&spec.project)? else { return Ok(Launched::Running) };
-        match self.launch_locked(spec, &storage) {
-            Ok(()) => Ok(Launched::Started),
-            Err(failure) => {
-                // The failure that counts is the first one.
-                let _ = self.clear(&spec.project, storage);
-                Err(failure)
+        let launched = match self.admit(spec, &storage) {
+            Ok(Ok(group)) => self.launch_locked(spec, &storage, group).map(|()| Launched::Started),
+            Ok(Err(shortage)) => Ok(Launched::HostFull(shortage)),
+            Err(failure) => Err(failure),
+        };
+        if !matches!(launched, Ok(Launched::Started)) {
+            // The failure that counts is the first one.
+            let _ = self.clear(&spec.project, storage);
+        }
+        launched
+    }
+
+    /// Has a cell count as one, with its cgroup made, if the host has room for it.
+    fn admit(&mut self, spec: &CellSpec, storage: &Storage) -> Result<Result<Leaf, Shortage>, Failure> {
+        let turn = self.admission.turn(&self.folders)?;
+        let (project, limits) = (&spec.project, &spec.limits);
+        match self.admission.of_cell(&turn, &self.folders, &self.cgroups, project, limits.memory_bytes_max)? {
+            Some(shortage) => Ok(Err(shortage)),
+            None => {
+                storage.note_layers(&spec.layers).step("note the cell's layers")?;
+                self.cgroups.create(project, limits).map(Ok)
             }
         }
+    }
+
+    /// Gives a running cell other limits. More memory is given if the host has it.
+    pub(crate) fn change(
+        &mut self,
+        project: &ProjectId,
+        limits: &Limits,
+    ) -> Result<Result<Changed, Shortage>, Failure> {
+        let turn = self.admission.turn(&self.folders)?;
+        let bytes = limits.memory_bytes_max;
+        if self.cgroups.memory_of(project).is_some_and(|before| bytes > before)
+            && let Some(shortage) = self.admission.of_memory(&turn, &self.cgroups, project, bytes)?
+        {
+            return Ok(Err(shortage));
+        }
+        self.cgroups.change(project, limits).map(Ok)
     }
 
     /// What a project's running cell uses; `None` if there is none.
@@ -168,14 +203,13 @@ impl Workshop {
         lock(&self.folders.cells)
     }
 
-    fn launch_locked(&mut self, spec: &CellSpec, storage: &Storage) -> Result<(), Failure> {
+    fn launch_locked(&mut self, spec: &CellSpec, storage: &Storage, mut group: Leaf) -> Result<(), Failure> {
         let filter = self.filters.get(&spec.policy).step("make the system call filter")?;
         let range = match self.folders.standing {
             Standing::Root => IdRange::of(self.folders.ids.as_fd(), &spec.project, &self.others),
             Standing::User => Ok(IdRange::SHARED),
         }
         .step("allocate host ids")?;
-        storage.note_layers(&spec.layers).step("note the cell's layers")?;
         let claim = disk::Claim { project: &spec.project, range, bytes_max: spec.limits.disk_bytes_max };
         // Who makes and grows file systems reads what a tenant wrote: it has no part in what the project was granted.
         let tools = self.filters.get(&Choice::default()).step("make the system call filter")?;
@@ -184,7 +218,6 @@ impl Workshop {
         let (root, devices) = self.mounts(spec, range, &disk.workspace, &upper, &work)?;
         drop(disk.place);
         let listener = listen(&self.folders, &spec.project).step("open the cell's control socket")?;
-        let mut group = self.cgroups.create(&spec.project, &spec.limits)?;
         let materials = Materials { root, devices, workspace: disk.workspace, filter: &filter };
         let birth = Birth { spec: spec.clone(), listener, alarms: std::mem::take(&mut group.alarms) };
         let pid = give_birth(birth, materials, range, &group, storage)?;

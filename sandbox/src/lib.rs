@@ -17,6 +17,8 @@ pub mod privilege;
 
 pub mod rootless;
 
+pub mod admission;
+
 pub mod confine;
 pub mod disk;
 

@@ -137,6 +137,26 @@ impl Default for Limits {
     }
 }
 
+/// What all cells of a host may have together; 0 is no limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostLimits {
+    /// Cells that run.
+    pub cells_max: u32,
+    /// Their limits of memory, in percent of the host's or, if that is less, of what their cgroup may have: beyond 100 they
+    /// couldn't all use them up at once.
+    pub memory_percent_max: u32,
+    /// What is to stay free of the disks of state and projects, in bytes: below it no cell starts and nothing is unpacked.
+    pub disk_reserve_bytes: u64,
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        // Enough for the server's own files and an administrator's.
+        Self { cells_max: 0, memory_percent_max: 0, disk_reserve_bytes: 256 << 20 }
+    }
+}
+
 /// What a cell can reach. Only `none` (loopback alone) exists so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -131,6 +131,28 @@ impl Storage {
     }
 }
 
+/// Whether a project's cell runs, or was [admitted](crate::admission) to.
+pub(crate) fn is_running(cells: &OwnedFd, project: &ProjectId) -> io::Result<bool> {
+    let look = || {
+        let folder = folder_of(cells, project)?;
+        // Who only claims the storage has noted nothing yet.
+        mount::open_beneath(&folder, LAYERS, OFlags::PATH)?;
+        let lock = mount::open_beneath(&folder, "lock", OFlags::RDONLY)?;
+        Ok(flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
+    };
+    match look() {
+        Err::<bool, io::Error>(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        looked => looked,
+    }
+}
+
+/// Held by the one launcher that counts cells to add one.
+pub(crate) fn turn(cells: &OwnedFd) -> io::Result<OwnedFd> {
+    let turn = listing(cells, ".")?;
+    flock(&turn, FlockOperation::LockExclusive)?;
+    Ok(turn)
+}
+
 /// A project's storage. Not by [`mount::folder_beneath`]: the kernel takes a folder that another launcher throws away at that
 /// moment for one that leads out of where it was looked for.
 fn folder_of(cells: &OwnedFd, project: &ProjectId) -> io::Result<OwnedFd> {

@@ -153,6 +153,7 @@ fn of_project(error: &project::Error) -> (StatusCode, &'static str) {
         Error::Recording(record::Error::NoFolder) => (StatusCode::UNPROCESSABLE_ENTITY, "project_invalid"),
         Error::Cell(cell::Error::Silent) | Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::Launcher(Launcher::Gone(_)) => (StatusCode::SERVICE_UNAVAILABLE, "launcher_gone"),
+        Error::Launcher(Launcher::HostFull(_)) => (StatusCode::SERVICE_UNAVAILABLE, "host_full"),
         Error::Launcher(Launcher::MemoryInUse(_)) => (StatusCode::CONFLICT, "memory_in_use"),
         Error::Cell(_) | Error::Launcher(_) => (StatusCode::INTERNAL_SERVER_ERROR, "cell_failed"),
         Error::Io { .. } | Error::Recording(record::Error::Io { .. }) => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),

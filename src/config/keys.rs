@@ -244,6 +244,29 @@ pub(crate) const KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "host.cells_max",
+        doc: "Cells that run at once on this host; 0 is no limit",
+        get: |config| config.host.cells_max.to_string(),
+        set: |config, value| value.number(0, 65_536).map(|cells| config.host.cells_max = cells),
+    },
+    Key {
+        name: "host.memory_percent_max",
+        doc: "Memory limits of all running cells together, in percent of the host's memory or, if that is less, of what their cgroup \
+              may have: 150 gives half as much again as there is; 0 is no limit",
+        get: |config| config.host.memory_percent_max.to_string(),
+        set: |config, value| {
+            // Less than a tenth is a factor written in place of a percentage.
+            zero_or(&value, 10, 100_000).map(|percent| config.host.memory_percent_max = percent as u32)
+        },
+    },
+    Key {
+        name: "host.disk_reserve_bytes",
+        doc: "What is to stay free of the disks of state and projects, in bytes: below it no cell starts and no image is unpacked; \
+              0 is no reserve",
+        get: |config| config.host.disk_reserve_bytes.to_string(),
+        set: |config, value| value.number(0, 1 << 50).map(|bytes| config.host.disk_reserve_bytes = bytes),
+    },
+    Key {
         name: "quota",
         doc: "Whether limits of disk are `enforced`, by project quotas or a disk image for each project, or `unenforced`",
         get: |config| match config.quota {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use ipnet::IpNet;
 use sandbox::policy::Leeway;
-use sandbox::spec::Limits;
+use sandbox::spec::{HostLimits, Limits};
 use toml::de::{DeTable, DeValue};
 
 pub(crate) use keys::{KEYS, help};
@@ -51,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) cells_at_stop: CellsAtStop,
     pub(crate) image: String,
     pub(crate) limits: Limits,
+    pub(crate) host: HostLimits,
     pub(crate) log_bytes: u32,
     pub(crate) quota: Quota,
     pub(crate) policy: Leeway,
@@ -123,6 +124,7 @@ impl Default for Config {
             cells_at_stop: CellsAtStop::Keep,
             image: "default".to_owned(),
             limits: Limits::default(),
+            host: HostLimits::default(),
             log_bytes: sandbox::log::RING_BYTES_DEFAULT,
             quota: Quota::Enforced,
             policy: Leeway::default(),
@@ -192,6 +194,10 @@ impl Config {
         anyhow::ensure!(
             !self.proxy_protocol || !self.trusted_proxies.is_empty(),
             "proxy_protocol is true and trusted_proxies names none that could speak it: name the proxy's address there"
+        );
+        anyhow::ensure!(
+            self.host.memory_percent_max == 0 || self.cgroup != "none",
+            "host.memory_percent_max is set and cgroup is none, which limits no cell's memory: name a cgroup, or take it back"
         );
         match (&self.tls.certificate, &self.tls.key) {
             (Some(_), None) => anyhow::bail!("tls.certificate is set and tls.key isn't: set both, or neither"),
@@ -341,6 +347,10 @@ mod tests {
             pids_max = 64
             open_files_max = 1024
             disk_bytes_max = 1_073_741_824
+            [host]
+            cells_max = 30
+            memory_percent_max = 150
+            disk_reserve_bytes = 0
             [policy]
             profile = "strict"
             may_allow = ["default", "io-uring"]
@@ -371,6 +381,7 @@ mod tests {
             cells_at_stop: CellsAtStop::End,
             image: "debian:12".to_owned(),
             limits,
+            host: HostLimits { cells_max: 30, memory_percent_max: 150, disk_reserve_bytes: 0 },
             log_bytes: 65536,
             quota: Quota::Unenforced,
             policy: Leeway { profile: Profile::Strict, may_allow: ["default", "io-uring"].map(str::to_owned).into() },
@@ -437,6 +448,10 @@ mod tests {
         let flag = Flag { key: "tls.key", text: "/k.pem".to_owned() };
         let error = Config::load(Some(Path::new("/dev/null")), &[flag]).unwrap_err();
         assert_eq!(error.to_string(), "tls.key is set and tls.certificate isn't: set both, or neither");
+        let mut without_cgroups = Config { cgroup: "none".to_owned(), ..Config::default() };
+        without_cgroups.host.memory_percent_max = 100;
+        let error = without_cgroups.check().unwrap_err();
+        assert!(error.to_string().starts_with("host.memory_percent_max is set and cgroup is none"), "{error}");
         let error = Config::load(Some(Path::new("/nowhere/c.toml")), &[]).unwrap_err();
         assert!(format!("{error:#}").starts_with("configuration file /nowhere/c.toml: No such file"));
     }
@@ -473,6 +488,8 @@ mod tests {
             "limits.pids_max = 0",
             "limits.memory_bytes_max = 1",
             "limits.disk_bytes_max = 1",
+            "host.cells_max = -1",
+            "host.memory_percent_max = 5",
             "quota = 'none'",
             "metrics_token_file = 'relative'",
             "log_format = 'xml'",

@@ -28,7 +28,7 @@ const LAUNCH_BUCKETS: [f64; 13] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0
 /// The values of labels. All are there from the beginning, so that the first failure is an increase.
 const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const LIMITS: [&str; 3] = ["memory", "pids", "disk"];
-const REASONS: [&str; 5] = ["settings", "launcher", "busy", "cell", "io"];
+const REASONS: [&str; 8] = ["settings", "launcher", "busy", "cell", "io", "host_cells", "host_memory", "host_disk"];
 const FORCED: [&str; 2] = ["false", "true"];
 const VERBS: [&str; 7] =
     ["start_cell", "remove_cell", "remove_project", "set_limits", "usage", "unpack", "remove_layer"];
@@ -114,7 +114,7 @@ impl Metrics {
             cell_start_failures: of.counters(
                 "cloister_cell_start_failures_total",
                 "Cells that were wanted and didn't start, by what was in the way: the project's settings or image, the \
-                 launcher, too much to do, the cell itself, the server's files",
+                 launcher, too much to do, the cell itself, the server's files, a limit of the whole host",
                 "reason",
                 &REASONS,
             ),

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::ready;
 use futures_util::stream::{self, StreamExt};
+use sandbox::admission::Shortage;
 use sandbox::control::{Label, SessionName, Size};
+use sandbox::launcher::Error as Refusal;
 use sandbox::spec::{CellSpec, ProjectId};
 use tokio::sync::OwnedMutexGuard;
 
@@ -218,7 +220,7 @@ impl Projects {
         for last in [false, false, true] {
             let adopted = match self.0.launch.start_cell(spec.clone()).await {
                 Ok(()) => false,
-                Err(Error::Launcher(sandbox::launcher::Error::Running)) => true,
+                Err(Error::Launcher(Refusal::Running)) => true,
                 Err(error) => return Err(error),
             };
             match self.connect(id).await {
@@ -336,6 +338,9 @@ impl Projects {
 fn why(error: &Error) -> &'static str {
     match error {
         Error::NotFound(_) | Error::Exists(_) | Error::Invalid { .. } => "settings",
+        Error::Launcher(Refusal::HostFull(Shortage::Cells { .. })) => "host_cells",
+        Error::Launcher(Refusal::HostFull(Shortage::Memory { .. })) => "host_memory",
+        Error::Launcher(Refusal::HostFull(Shortage::Disk { .. })) => "host_disk",
         Error::Launcher(_) => "launcher",
         Error::Busy => "busy",
         Error::Cell(_) => "cell",

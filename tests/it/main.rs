@@ -11,6 +11,7 @@ mod endure;
 mod escape;
 mod forged;
 mod harness;
+mod host;
 mod hostile;
 mod http;
 mod images;

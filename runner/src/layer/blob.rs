@@ -44,7 +44,7 @@ struct Stored<'a> {
     read: u64,
     told: u64,
     hash: Sha256,
-    progress: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64) -> io::Result<()>,
 }
 
 impl<'a> Blob<'a> {
@@ -52,7 +52,7 @@ impl<'a> Blob<'a> {
         mut file: File,
         request: &UnpackRequest,
         limits: &'a Limits,
-        progress: &'a mut dyn FnMut(u64),
+        progress: &'a mut dyn FnMut(u64) -> io::Result<()>,
     ) -> Result<Self> {
         let failed = |error| Error::reading("blob", error);
         file.seek(SeekFrom::Start(request.offset)).map_err(failed)?;
@@ -138,7 +138,7 @@ impl Read for Stored<'_> {
         self.read += read as u64;
         if self.read - self.told >= PROGRESS_BYTES || self.left == 0 && self.told < self.read {
             self.told = self.read;
-            (self.progress)(self.read);
+            (self.progress)(self.read)?;
         }
         Ok(read)
     }

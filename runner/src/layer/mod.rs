@@ -19,6 +19,7 @@ mod tree;
 pub(crate) mod tests;
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, RenameFlags, fsync, renameat_with, statat, syncfs};
@@ -55,12 +56,12 @@ pub struct Report {
 }
 
 /// [`unpack`] in the form in which the launcher calls it: the request is JSON, the blob is read from its own offset on,
-/// and `progress` hears how many bytes of it are read.
+/// and `progress` hears how many bytes of it are read; its error ends the unpacking.
 pub fn worker(
     request: &str,
     blob: File,
     layers: OwnedFd,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> std::result::Result<(), String> {
     let request = serde_json::from_str(request).map_err(|error| format!("unpack request: {error}"))?;
     match unpack(&request, blob, layers.as_fd(), &Limits::default(), progress) {
@@ -75,7 +76,7 @@ pub fn unpack(
     blob: File,
     layers: BorrowedFd<'_>,
     limits: &Limits,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> Result<Report> {
     let place = request.diff_id.hex();
     // The launcher's may be one that only names the folder (O_PATH); syncing it takes a real one.

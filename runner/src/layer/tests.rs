@@ -2,7 +2,7 @@
 //! the worker: files are given to others.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -102,7 +102,7 @@ impl Place {
         file.write_all(blob).unwrap();
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
         let layers = rustix::fs::open(self.layers(), flags, rustix::fs::Mode::empty()).unwrap();
-        unpack(request, file, layers.as_fd(), &self.limits, &mut |_| {})
+        unpack(request, file, layers.as_fd(), &self.limits, &mut |_| Ok(()))
     }
 
     /// Unpacks an archive and gives the folder of its layer.
@@ -223,13 +223,31 @@ fn a_blob_may_be_a_part_of_a_file_and_progress_is_told() {
     file.write_all(&[b"before".as_slice(), &tar, b"after"].concat()).unwrap();
     let request = UnpackRequest { offset: 6, ..request(&tar, &tar) };
     let mut told = Vec::new();
+    let mut tell = |bytes| {
+        told.push(bytes);
+        Ok(())
+    };
     let json = serde_json::to_string(&request).unwrap();
-    worker(&json, file, File::open(place.layers()).unwrap().into(), &mut |bytes| told.push(bytes)).unwrap();
+    worker(&json, file, File::open(place.layers()).unwrap().into(), &mut tell).unwrap();
     assert_eq!(told.last(), Some(&request.size));
     assert!(told.len() > 2 && told.is_sorted(), "{told:?}");
     assert!(
-        worker("{}", tempfile::tempfile().unwrap(), File::open(place.layers()).unwrap().into(), &mut |_| {}).is_err()
+        worker("{}", tempfile::tempfile().unwrap(), File::open(place.layers()).unwrap().into(), &mut |_| Ok(()))
+            .is_err()
     );
+}
+
+#[test]
+fn who_hears_of_progress_can_end_it_and_nothing_is_left() {
+    let Some(place) = Place::new() else { return };
+    let tar = Tar::new().file("a", &"x".repeat(3 << 20)).bytes();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&tar).unwrap();
+    let mut enough = |_| Err(io::Error::other("the disk is to stay free"));
+    let layers = File::open(place.layers()).unwrap();
+    let error = unpack(&request(&tar, &tar), file, layers.as_fd(), &Limits::default(), &mut enough).unwrap_err();
+    assert!(error.to_string().contains("the disk is to stay free"), "{error}");
+    assert_eq!(fs::read_dir(place.layers()).unwrap().count(), 0);
 }
 
 #[test]
@@ -709,6 +727,7 @@ fn a_killed_unpacker_leaves_nothing_that_is_trusted() {
                     std::thread::park();
                 }
             }
+            Ok(())
         };
         let layers = File::open(layers).unwrap();
         unpack(&request(&tar, &tar), blob, layers.as_fd(), &Limits::default(), &mut halfway).unwrap();

@@ -302,7 +302,7 @@ impl Unpack for Directly {
     fn unpack(&mut self, request: &UnpackRequest, blob: BorrowedFd<'_>, _: (usize, usize)) -> Result<()> {
         self.unpacked += 1;
         let blob = File::from(blob.try_clone_to_owned().unwrap());
-        layer::unpack(request, blob, self.layers.as_fd(), &Limits::default(), &mut |_| {}).map(|_| ())
+        layer::unpack(request, blob, self.layers.as_fd(), &Limits::default(), &mut |_| Ok(())).map(|_| ())
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request, Settings};
+use crate::admission::Shortage;
 use crate::packet;
 use crate::spec::{LayerId, ProjectId};
 use crate::usage::Usage;
@@ -33,6 +34,9 @@ pub enum Error {
     /// The cell's memory can't be limited to so little.
     #[error("the cell uses {0} bytes of memory that can't be taken from it: end programs in it first, or stop it")]
     MemoryInUse(u64),
+    /// A limit of the whole host doesn't allow it.
+    #[error("{0}")]
+    HostFull(Shortage),
     /// It tried and failed; nothing is left of the attempt.
     #[error("{step}: {reason}")]
     Failed {
@@ -156,6 +160,7 @@ impl Launcher {
             Some((Answer::Usage(usage), _)) => Ok(Some(usage)),
             Some((Answer::NoCell, _)) => Err(Error::NoCell),
             Some((Answer::MemoryInUse { bytes }, _)) => Err(Error::MemoryInUse(bytes)),
+            Some((Answer::HostFull(shortage), _)) => Err(Error::HostFull(shortage)),
             Some((Answer::Running, _)) => Err(Error::Running),
             Some((Answer::InUse { project }, _)) => Err(Error::InUse(project)),
             Some((Answer::Failed { step, reason }, _)) => Err(Error::Failed { step, reason }),

@@ -1,6 +1,7 @@
 //! The launcher's life: prepare, then answer one request after the other until nobody is left who could ask.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ use super::clients::{Clients, Waited};
 use super::folders::Folders;
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Request, Settings};
 use super::worker;
+use crate::admission::Admission;
 use crate::cgroup::{Cgroups, Changed};
 use crate::disk;
 use crate::failure::{Context, Failure};
@@ -30,9 +32,9 @@ use crate::spec::{CellSpec, LayerId, ProjectId};
 use crate::storage;
 use crate::sys::{self, Fork};
 
-/// Unpacks a layer: request, blob, folder of layers, and whom to tell how many bytes of the blob are read.
+/// Unpacks a layer: request, blob, folder of layers, and whom to tell how many bytes of the blob are read, who may want no more.
 /// It runs in a confined worker and answers with a reason that names the entry.
-pub type Unpack = fn(&str, File, OwnedFd, &mut dyn FnMut(u64)) -> Result<(), String>;
+pub type Unpack = fn(&str, File, OwnedFd, &mut dyn FnMut(u64) -> io::Result<()>) -> Result<(), String>;
 
 /// The launcher's `main`: on standard input come the settings, and either the requests ([`super::Launcher::spawn`]) or the
 /// listening socket of a service ([`super::Launcher::become_service`]).
@@ -116,14 +118,14 @@ fn serve_one(workshop: &mut Workshop, unpack: Unpack, client: &OwnedFd) -> Optio
     let reply = match packet::receive_json::<Request>(client, MESSAGE_BYTES_MAX) {
         Ok(None) => return None,
         Ok(Some((request, descriptors))) => handle(workshop, unpack, request, descriptors).unwrap_or_else(failed),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
         Err(error) => failed(Failure::new("read a request", error)),
     };
     answer(client, &reply).ok()
 }
 
 /// The connection, moved away from standard input: forks keep the standard three, and shall not keep this.
-fn take_connection() -> std::io::Result<OwnedFd> {
+fn take_connection() -> io::Result<OwnedFd> {
     let socket = sys::duplicate(0)?;
     let null = File::open("/dev/null")?;
     sys::replace_standard(null.as_fd(), 0)?;
@@ -138,6 +140,7 @@ fn prepare(settings: &Settings, standing: Standing) -> Result<Workshop, Failure>
     let folders = Folders::prepare(settings, standing)?;
     cgroups.find_disks([&folders.cells, &folders.projects]);
     let mut workshop = Workshop {
+        admission: Admission::new(settings.host.clone(), &cgroups)?,
         cgroups,
         leeway: settings.policy.clone(),
         filters: Filters::default(),
@@ -165,15 +168,17 @@ fn handle(
         Request::StartCell(spec) => Ok(match workshop.launch(&spec)? {
             Launched::Started => Answer::Done,
             Launched::Running => Answer::Running,
+            Launched::HostFull(shortage) => Answer::HostFull(shortage),
         }),
         Request::RemoveCell { project } => workshop.remove(&project).map(|()| Answer::Done),
         Request::RemoveProject { project } => remove_project(workshop, &project),
         Request::SetLimits { project, limits } => {
             check_limits(&limits)?;
-            Ok(match workshop.cgroups.change(&project, &limits)? {
-                Changed::Done => Answer::Done,
-                Changed::NoCell => Answer::NoCell,
-                Changed::MemoryInUse(bytes) => Answer::MemoryInUse { bytes },
+            Ok(match workshop.change(&project, &limits)? {
+                Ok(Changed::Done) => Answer::Done,
+                Ok(Changed::NoCell) => Answer::NoCell,
+                Ok(Changed::MemoryInUse(bytes)) => Answer::MemoryInUse { bytes },
+                Err(shortage) => Answer::HostFull(shortage),
             })
         }
         Request::Usage { project } => {
@@ -199,9 +204,13 @@ fn start_worker(
 ) -> Result<Answer, Failure> {
     let [blob, reports] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|_| Failure::new("start an unpack worker", "two descriptors must come with the request"))?;
+    if let Some(shortage) = workshop.admission.of_layer(&workshop.folders)? {
+        return Ok(Answer::HostFull(shortage));
+    }
     // It needs no more than a cell whose project asks for nothing.
     let filter = workshop.filters.get(&Choice::default()).step("make the system call filter")?;
-    let materials = worker::Materials { blob, reports, filter: &filter };
+    let reserve = workshop.admission.disk_reserve_bytes();
+    let materials = worker::Materials { blob, reports, filter: &filter, reserve };
     worker::start(unpack, request, materials, &workshop.folders).map(|()| Answer::Done)
 }
 

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Shortage;
 use crate::policy::Leeway;
-use crate::spec::{CellSpec, LayerId, Limits, ProjectId};
+use crate::spec::{CellSpec, HostLimits, LayerId, Limits, ProjectId};
 use crate::usage::Usage;
 
 /// Largest message in bytes: a spec with 128 layers and an environment of 64 KiB fits.
@@ -30,6 +31,8 @@ pub struct Settings {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
+    /// What all cells together may have.
+    pub host: HostLimits,
     /// What projects may choose of the policy: a request that goes beyond is refused.
     pub policy: Leeway,
 }
@@ -91,6 +94,8 @@ pub enum Answer {
         /// How much it uses.
         bytes: u64,
     },
+    /// The host has no room for it.
+    HostFull(Shortage),
     /// What the cell uses.
     Usage(Box<Usage>),
     /// The layer can't go: this project's cell uses it.

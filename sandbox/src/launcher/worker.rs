@@ -2,6 +2,7 @@
 //! and has three capabilities. An archive that finds a bug in the unpacking code finds nothing else.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use caps::Capability;
@@ -11,6 +12,7 @@ use nix::sched::CloneFlags;
 use super::daemon::Unpack;
 use super::folders::Folders;
 use super::wire::Progress;
+use crate::admission::{Disk, shortage};
 use crate::failure::{Context, Failure};
 use crate::idmap;
 use crate::ids::IdRange;
@@ -32,6 +34,8 @@ pub(super) struct Materials<'a> {
     pub(super) blob: OwnedFd,
     pub(super) reports: OwnedFd,
     pub(super) filter: &'a Filter,
+    /// What is to stay free of the disk, in bytes.
+    pub(super) reserve: u64,
 }
 
 /// Starts a worker; it answers on the socket that came along, and nobody waits for it.
@@ -67,18 +71,23 @@ pub(super) fn start(unpack: Unpack, request: &str, materials: Materials<'_>, fol
 
 /// The worker's life: confine, unpack, report. Runs in the fork.
 fn work(unpack: Unpack, request: &str, materials: Materials<'_>, layers: OwnedFd) {
-    let Materials { blob, reports, filter } = materials;
+    let Materials { blob, reports, filter, reserve } = materials;
     let report = |progress: &Progress| packet::send_json(&reports, progress, &[]);
     let outcome =
         confine(layers, &blob, &reports, filter).map_err(|failure| format!("{}: {}", failure.step, failure.reason));
     let outcome = outcome.and_then(|layers| {
+        let disk = layers.try_clone().map_err(|error| error.to_string())?;
         let mut reported = 0;
         let mut progress = |bytes: u64| {
+            if let Some(shortage) = shortage(Disk::State, &disk, reserve)? {
+                return Err(io::Error::other(shortage.to_string()));
+            }
             if bytes - reported >= REPORT_EVERY_BYTES {
                 reported = bytes;
                 // Whoever asked may be gone; the layer is still worth having.
                 let _ = report(&Progress::Read { bytes });
             }
+            Ok(())
         };
         unpack(request, File::from(blob), layers, &mut progress)
     });

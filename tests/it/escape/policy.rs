@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sandbox::launcher::{Launcher, Request, Settings as LauncherSettings};
 use sandbox::policy::{Answer, Catalogue, Choice, Leeway, NOT_THERE, Policy, Profile, Seen, name};
 use sandbox::privilege::ServiceUser;
-use sandbox::spec::{CellSpec, ImageConfig, LayerId, Limits, Network, ProjectId};
+use sandbox::spec::{CellSpec, HostLimits, ImageConfig, LayerId, Limits, Network, ProjectId};
 
 use super::Attacker;
 use crate::harness::{Server, Settings};
@@ -241,6 +241,7 @@ fn a_server_in_an_attackers_hands_can_not_widen_a_policy() {
         enforce_quota: true,
         uid: user.uid,
         gid: user.gid,
+        host: HostLimits::default(),
         policy: Leeway { profile: Profile::Strict, may_allow: BTreeSet::from(["page-faults".to_owned()]) },
     };
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_cloister-launcher"));

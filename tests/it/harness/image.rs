@@ -44,6 +44,14 @@ pub(crate) fn state() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
+/// Makes another state folder with the same image. It must be on the same file system: of the layers there are only links.
+pub(super) fn link(shared: &Path, state: &Path) {
+    fs::create_dir(state).expect("the state folder is made");
+    let linked =
+        Command::new("cp").arg("-al").args(["images", "layers"].map(|name| shared.join(name))).arg(state).status();
+    assert!(linked.expect("cp runs").success(), "the image is linked");
+}
+
 /// The digest of the image's manifest.
 fn digest(index: &str) -> &str {
     let start = index.find("sha256:").expect("the index names a manifest");

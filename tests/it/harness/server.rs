@@ -89,6 +89,16 @@ impl Server {
         Some(Self::start_in(settings, state, folder, cgroup, Starter::Root))
     }
 
+    /// Starts a server with a state of its own, for what holds for all cells of a host.
+    pub(crate) fn start_apart(settings: Settings) -> Option<Self> {
+        let shared = or_skip(image::state())?;
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+        let state = folder.path().join("state");
+        image::link(&shared, &state);
+        let cgroup = settings.cgroup();
+        Some(Self::start_in(settings, state, folder, cgroup, Starter::Root))
+    }
+
     /// Starts a server of an ordinary user's, with a state and an image of its own.
     pub(crate) fn start_as_guest(settings: Settings) -> Option<Self> {
         or_skip(image::index())?;
@@ -217,6 +227,14 @@ impl Server {
         let groups = hierarchies().map(|root| root.join(&self.cgroup));
         let inner = groups.filter_map(|group| group.read_dir().ok()).flatten().filter_map(Result::ok);
         inner.filter(|entry| entry.path().is_dir()).count()
+    }
+
+    /// Limits the memory of all cells together, as a unit's slice does.
+    pub(crate) fn limit_memory(&self, bytes: u64) {
+        let groups = hierarchies().map(|root| root.join(&self.cgroup));
+        let mut files = groups.flat_map(|group| ["memory.max", "memory.limit_in_bytes"].map(|name| group.join(name)));
+        let file = files.find(|file| file.exists()).expect("the cells' group has a limit of memory");
+        std::fs::write(file, bytes.to_string()).expect("the limit is written");
     }
 
     /// The group of a project's cell in a hierarchy. Version 2 has an ordinary user's below the one that was delegated.

@@ -193,7 +193,8 @@ fn a_full_disk_is_said_and_what_was_written_goes() {
     fs::create_dir(&state).unwrap();
     // A file system of 1.5 MiB in a mount namespace of the test's own; the image has 2.
     let script = "mount -t tmpfs -o size=1536k,mode=0755 none \"$1\" && shift && \"$@\"; status=$?; ls -A \"$STATE/layers\"; exit $status";
-    let import = place.cloister(&["image", "import", &layout]);
+    let mut import = place.cloister(&["image", "import", &layout]);
+    import.env("CLOISTER_HOST_DISK_RESERVE_BYTES", "0");
     let output = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
         .arg(&state)
