@@ -6,6 +6,7 @@
 mod cell;
 mod cgroups;
 mod kernel;
+mod leftovers;
 mod machine;
 mod state;
 mod url;
@@ -62,7 +63,8 @@ impl Finding {
 
 /// Prints the findings; the exit status says whether cells can run.
 pub(crate) fn run(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let rest = [cgroups::findings(config), machine::findings(config), state::findings(config)].concat();
+    let state = [state::findings(config), leftovers::findings(config)].concat();
+    let rest = [cgroups::findings(config), machine::findings(config), state].concat();
     // Last: to see what it may do, who isn't root goes where it is.
     let findings = [kernel::findings(), rest].concat();
     let cells = findings.iter().all(|finding| finding.state != State::Fails);

@@ -88,6 +88,7 @@ async fn serve(
     tracing::info!("serving on {scheme}://{address}/");
     let starting = projects.clone();
     tokio::spawn(async move {
+        starting.report_orphans().await;
         starting.adopt().await;
         starting.autostart().await;
     });

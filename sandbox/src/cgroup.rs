@@ -187,6 +187,11 @@ impl Cgroups {
         self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&"memory"))
     }
 
+    /// Copies of the folders below which cells' groups are.
+    pub(crate) fn folders(&self) -> io::Result<Vec<OwnedFd>> {
+        self.hierarchies.iter().map(|hierarchy| hierarchy.folder.try_clone()).collect()
+    }
+
     /// Whether cells have no groups.
     pub(crate) fn is_none(&self) -> bool {
         self.hierarchies.is_empty()
@@ -451,6 +456,24 @@ fn mount_point(mounts: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<Path
         let (kind, options) = (rest.next()?, rest.nth(1)?);
         wanted(kind, options).then(|| fields.split(' ').nth(4).map(PathBuf::from))?
     })
+}
+
+/// The folders below which the groups of a host's cells are, in every hierarchy; none that isn't there.
+pub(crate) fn groups_of_all(name: &str) -> io::Result<Vec<OwnedFd>> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let user = rustix::process::geteuid();
+    let unified = mount_point(&mounts, |kind, _| kind == "cgroup2");
+    let unified = if user.is_root() { unified } else { unified.and_then(|root| delegated(&root, user.as_raw())) };
+    let of_controller = |controller: &str| {
+        mount_point(&mounts, |kind, options| kind == "cgroup" && options.split(',').any(|one| one == controller))
+    };
+    let roots = unified.into_iter().chain(CONTROLLERS.into_iter().filter_map(of_controller));
+    roots.map(|root| root.join(name)).filter(|group| group.is_dir()).map(|group| crate::mount::folder(&group)).collect()
+}
+
+/// Whether processes are in a project's group below `folder`.
+pub(crate) fn is_populated(folder: &OwnedFd, project: &ProjectId) -> bool {
+    open_group(folder, project).is_ok_and(|group| !text(&group, "cgroup.procs").trim().is_empty())
 }
 
 /// The highest group below `root`, a mount of version 2, that this process is in and that belongs to a user: what the host's

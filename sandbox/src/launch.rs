@@ -26,6 +26,7 @@ use crate::kernel_log::KernelLog;
 use crate::launcher::folders::Folders;
 use crate::mount;
 use crate::namespaces::Namespaces;
+use crate::orphans::{self, Orphans, Places, Removable};
 use crate::packet;
 use crate::plan::{Step, plan};
 use crate::policy::{Choice, Leeway};
@@ -63,6 +64,8 @@ pub(crate) struct Workshop {
     pub(crate) others: SubordinateIds,
     /// Whether something was thrown away since a sweeper last began.
     pub(crate) trashed: bool,
+    /// What was left over by others and removed, until somebody asks.
+    pub(crate) swept: Removable,
 }
 
 /// How a request for a cell ended.
@@ -167,13 +170,73 @@ impl Workshop {
         }
     }
 
-    /// Removes what is left of cells that died while no server was there to do it. Live ones hold their lock.
-    pub(crate) fn remove_dead(&mut self) -> Result<(), Failure> {
+    /// Removes what is left of cells that died while no server was there to do it, and of all else that was interrupted. Live ones
+    /// hold their lock.
+    pub(crate) fn sweep(&mut self) -> Result<(), Failure> {
         for project in storage::projects(&self.folders.cells).step("look for leftovers of dead cells")? {
             let storage = Storage::lock(&self.folders.cells, &project).step("lock a dead cell's storage")?;
-            storage.map_or(Ok(()), |storage| self.clear(&project, storage))?;
+            if let Some(storage) = storage {
+                self.clear(&project, storage)?;
+                self.swept.cells += 1;
+            }
+        }
+        // What can't be removed keeps no cell from starting, and is found again.
+        let _ = self.sweep_strays();
+        let _ = self.sweep_layers();
+        let _ = self.sweep_disks();
+        Ok(())
+    }
+
+    /// Removes cgroups and sockets of cells whose storage is gone. One in which something runs is left to a person.
+    fn sweep_strays(&mut self) -> io::Result<()> {
+        let places = Places::of(&self.folders, &self.cgroups)?;
+        let sockets = orphans::names(&places.sockets)?;
+        for project in places.strays()? {
+            let Some(storage) = Storage::lock(&self.folders.cells, &project)? else { continue };
+            if places.has_processes(&project) {
+                storage.discard(&self.folders.cells, &project, &self.folders.trash)?;
+                continue;
+            }
+            let socket = socket_name(&project);
+            let has_socket = sockets.iter().any(|(name, _)| *name == socket.as_bytes());
+            let has_group = places.groups.iter().any(|group| mount::folder_beneath(group, project.as_str()).is_ok());
+            if self.clear(&project, storage).is_ok() {
+                self.swept.cgroups += usize::from(has_group);
+                self.swept.sockets += usize::from(has_socket);
+            }
         }
         Ok(())
+    }
+
+    /// Throws away layers whose unpacker was killed; a live one has its folder locked.
+    fn sweep_layers(&mut self) -> io::Result<()> {
+        let layers = &self.folders.layers;
+        let half =
+            orphans::names(layers)?.into_iter().map(|(name, _)| name).filter(|name| orphans::is_half_unpacked(name));
+        for name in half.filter_map(|name| String::from_utf8(name).ok()) {
+            let _turn = storage::turn(layers)?;
+            self.swept.layers += usize::from(storage::throw_away_if_free(layers, &name, &self.folders.trash)?);
+        }
+        Ok(())
+    }
+
+    /// Removes projects' file systems whose making was interrupted.
+    fn sweep_disks(&mut self) -> io::Result<()> {
+        let disks = orphans::names(self.folders.images.folder())?;
+        for project in disks.iter().filter_map(|(name, _)| orphans::half_made(name)) {
+            let Some(storage) = Storage::lock(&self.folders.cells, &project)? else { continue };
+            self.folders.images.remove_half_made(&project)?;
+            self.swept.disks += 1;
+            storage.discard(&self.folders.cells, &project, &self.folders.trash)?;
+        }
+        Ok(())
+    }
+
+    /// What was swept since this was last asked, and what is kept now.
+    pub(crate) fn orphans(&mut self) -> Result<Orphans, Failure> {
+        let places = Places::of(&self.folders, &self.cgroups).step("open the launcher's folders")?;
+        let found = orphans::look(&places).step("look for orphans")?;
+        Ok(Orphans { removable: std::mem::take(&mut self.swept), ..found })
     }
 
     /// Removes what is left of a dead cell whose storage is ours: nobody can start the next one meanwhile.

@@ -24,6 +24,8 @@ pub mod disk;
 
 pub mod measures;
 
+pub mod orphans;
+
 pub mod usage;
 
 mod alarm;

@@ -133,22 +133,40 @@ impl Storage {
 
 /// Whether a project's cell runs, or was [admitted](crate::admission) to.
 pub(crate) fn is_running(cells: &OwnedFd, project: &ProjectId) -> io::Result<bool> {
-    let look = || {
-        let folder = folder_of(cells, project)?;
-        // Who only claims the storage has noted nothing yet.
-        mount::open_beneath(&folder, LAYERS, OFlags::PATH)?;
-        let lock = mount::open_beneath(&folder, "lock", OFlags::RDONLY)?;
-        Ok(flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
-    };
-    match look() {
-        Err::<bool, io::Error>(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        looked => looked,
+    // Who only claims the storage has noted nothing yet.
+    let noted = folder_of(cells, project).and_then(|folder| mount::open_beneath(folder, LAYERS, OFlags::PATH));
+    Ok(there(noted)?.is_some() && is_locked(cells, project)?)
+}
+
+/// Whether somebody has a project's storage: its cell, or a launcher that makes one.
+pub(crate) fn is_locked(cells: &OwnedFd, project: &ProjectId) -> io::Result<bool> {
+    let lock = folder_of(cells, project).and_then(|folder| mount::open_beneath(folder, "lock", OFlags::RDONLY));
+    Ok(there(lock)?.is_some_and(|lock| is_held(&lock)))
+}
+
+/// Whether a folder is there that nobody has locked.
+pub(crate) fn is_free(parent: &OwnedFd, name: &[u8]) -> io::Result<bool> {
+    let folder = mount::open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY);
+    Ok(there(folder)?.is_some_and(|folder| !is_held(&folder)))
+}
+
+/// Whether somebody else has locked this. Who tries to at this very moment may find it locked by us.
+fn is_held(file: &OwnedFd) -> bool {
+    flock(file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
+/// What was opened; `None` if it isn't there.
+fn there(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
     }
 }
 
-/// Held by the one launcher that counts cells to add one.
-pub(crate) fn turn(cells: &OwnedFd) -> io::Result<OwnedFd> {
-    let turn = listing(cells, ".")?;
+/// Locks a folder: of the cells, for the one launcher that counts them to add one; of the layers, for who makes one or looks for
+/// leftovers.
+pub(crate) fn turn(folder: &OwnedFd) -> io::Result<OwnedFd> {
+    let turn = listing(folder, ".")?;
     flock(&turn, FlockOperation::LockExclusive)?;
     Ok(turn)
 }
@@ -158,6 +176,19 @@ pub(crate) fn turn(cells: &OwnedFd) -> io::Result<OwnedFd> {
 fn folder_of(cells: &OwnedFd, project: &ProjectId) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(cells, project.as_str(), flags, Mode::empty())?)
+}
+
+/// Moves the folder `name` below `parent` into the trash if nobody has it locked; whether it did. A turn of the parent is held.
+pub(crate) fn throw_away_if_free(parent: &OwnedFd, name: &str, trash: &OwnedFd) -> io::Result<bool> {
+    let Some(folder) = there(mount::open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY))? else {
+        return Ok(false);
+    };
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        // The lock goes with the descriptor, when the folder has another name.
+        Ok(()) => throw_away(parent, name, trash).map(|()| true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Moves the folder `name` below `parent` into the trash. One that isn't there is gone already.

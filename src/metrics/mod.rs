@@ -30,8 +30,8 @@ const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const LIMITS: [&str; 3] = ["memory", "pids", "disk"];
 const REASONS: [&str; 8] = ["settings", "launcher", "busy", "cell", "io", "host_cells", "host_memory", "host_disk"];
 const FORCED: [&str; 2] = ["false", "true"];
-const VERBS: [&str; 7] =
-    ["start_cell", "remove_cell", "remove_project", "set_limits", "usage", "unpack", "remove_layer"];
+const VERBS: [&str; 8] =
+    ["start_cell", "remove_cell", "remove_project", "set_limits", "usage", "orphans", "unpack", "remove_layer"];
 
 /// All that is counted.
 pub(crate) struct Metrics {

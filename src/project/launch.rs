@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use sandbox::launcher::{Error as Refusal, Launcher, Request};
+use sandbox::launcher::{Error as Refusal, Given, Launcher, Request};
+use sandbox::orphans::Orphans;
 use sandbox::spec::{CellSpec, Limits, ProjectId};
 use sandbox::usage::Usage;
 use tokio::io::Interest;
@@ -21,7 +22,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 struct Ask {
     request: Request,
-    reply: oneshot::Sender<Result<Option<Box<Usage>>, Refusal>>,
+    reply: oneshot::Sender<Result<Given, Refusal>>,
 }
 
 /// A handle on the launcher.
@@ -61,9 +62,18 @@ impl Launch {
 
     /// What a running cell uses.
     pub(super) async fn usage(&self, project: &ProjectId) -> Result<Usage, Error> {
-        let usage = self.ask(Request::Usage { project: project.clone() }).await?;
-        let other = || Refusal::from(std::io::Error::other("it answered something else"));
-        usage.map(|usage| *usage).ok_or_else(|| Error::Launcher(other()))
+        match self.ask(Request::Usage { project: project.clone() }).await? {
+            Given::Usage(usage) => Ok(*usage),
+            _ => Err(something_else()),
+        }
+    }
+
+    /// What was left over when the launcher started, and what is kept of that.
+    pub(super) async fn orphans(&self) -> Result<Orphans, Error> {
+        match self.ask(Request::Orphans).await? {
+            Given::Orphans(orphans) => Ok(*orphans),
+            _ => Err(something_else()),
+        }
     }
 
     /// Asks what is answered soonest, about whom it doesn't matter.
@@ -75,7 +85,7 @@ impl Launch {
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Option<Box<Usage>>, Error> {
+    async fn ask(&self, request: Request) -> Result<Given, Error> {
         let (verb, began) = (verb(&request), Instant::now());
         let answered = self.answer_to(request).await;
         let failed = matches!(&answered, Err(Error::Busy | Error::Launcher(Refusal::Failed { .. } | Refusal::Gone(_))));
@@ -84,7 +94,7 @@ impl Launch {
         answered
     }
 
-    async fn answer_to(&self, request: Request) -> Result<Option<Box<Usage>>, Error> {
+    async fn answer_to(&self, request: Request) -> Result<Given, Error> {
         let (reply, answer) = oneshot::channel();
         match self.asks.try_send(Ask { request, reply }) {
             Err(mpsc::error::TrySendError::Full(_)) => return Err(Error::Busy),
@@ -97,6 +107,10 @@ impl Launch {
     }
 }
 
+fn something_else() -> Error {
+    Error::Launcher(Refusal::from(std::io::Error::other("it answered something else")))
+}
+
 /// What is asked, as it is counted.
 fn verb(request: &Request) -> &'static str {
     match request {
@@ -105,6 +119,7 @@ fn verb(request: &Request) -> &'static str {
         Request::RemoveProject { .. } => "remove_project",
         Request::SetLimits { .. } => "set_limits",
         Request::Usage { .. } => "usage",
+        Request::Orphans => "orphans",
         Request::Unpack { .. } => "unpack",
         Request::RemoveLayer { .. } => "remove_layer",
     }
@@ -130,7 +145,7 @@ async fn pass_on(mut launcher: AsyncFd<Launcher>, mut asked: mpsc::Receiver<Ask>
     }
 }
 
-async fn ask(launcher: &mut AsyncFd<Launcher>, request: &Request) -> Result<Option<Box<Usage>>, Refusal> {
+async fn ask(launcher: &mut AsyncFd<Launcher>, request: &Request) -> Result<Given, Refusal> {
     launcher.get_mut().send(request)?;
     answer(launcher).await
 }
@@ -142,7 +157,7 @@ async fn prepared(launcher: std::io::Result<Launcher>) -> Result<AsyncFd<Launche
     Ok(launcher)
 }
 
-async fn answer(launcher: &mut AsyncFd<Launcher>) -> Result<Option<Box<Usage>>, Refusal> {
+async fn answer(launcher: &mut AsyncFd<Launcher>) -> Result<Given, Refusal> {
     // It says nothing unasked, so the answer is what makes the descriptor readable.
     launcher.readable_mut().await?.clear_ready();
     launcher.get_mut().answer()

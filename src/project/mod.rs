@@ -9,6 +9,7 @@ mod folder;
 mod image;
 mod launch;
 mod limits;
+mod orphans;
 mod record;
 mod release;
 mod settings;

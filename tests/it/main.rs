@@ -13,6 +13,7 @@ mod forged;
 mod harness;
 mod host;
 mod hostile;
+mod housekeeping;
 mod http;
 mod images;
 mod limits;

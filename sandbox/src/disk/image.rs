@@ -59,6 +59,11 @@ impl Images {
         Self { folder, loops, tools, running: HashMap::new(), trashes: Vec::new() }
     }
 
+    /// `<state>/disks`.
+    pub(crate) fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
+
     /// The trashes within images that no sweeper has emptied yet.
     pub(crate) fn trashes(&self) -> impl Iterator<Item = &OwnedFd> {
         self.trashes.iter()
@@ -113,6 +118,14 @@ impl Images {
         }
     }
 
+    /// Removes what a crash has left of a project's image that was being made. The project's storage is ours.
+    pub(crate) fn remove_half_made(&self, project: &ProjectId) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.folder, half_made_name_of(project), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Makes an image, first under another name: what a crash leaves of it is made anew.
     fn make(&self, claim: &Claim<'_>, workspace: &OwnedFd, filter: &Filter) -> Result<(), Failure> {
         let step = || format!("give project {} a disk of its own", claim.project);
@@ -121,7 +134,7 @@ impl Images {
                           disk_bytes_max back, or move them out, start it once and copy them in through a terminal";
             return Err(Failure::new(step(), reason));
         }
-        let begun = format!(".{}", name_of(claim.project));
+        let begun = half_made_name_of(claim.project);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let image = rustix::fs::openat(&self.folder, &begun, flags, Mode::RUSR | Mode::WUSR).step_with(step)?;
         rustix::fs::ftruncate(&image, claim.bytes_max).step_with(step)?;
@@ -284,6 +297,10 @@ pub(crate) fn loops(standing: Standing) -> io::Result<OwnedFd> {
 
 fn name_of(project: &ProjectId) -> String {
     format!("{project}.ext4")
+}
+
+fn half_made_name_of(project: &ProjectId) -> String {
+    format!(".{}", name_of(project))
 }
 
 /// Makes a folder; `false` if it is there.

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request, Settings};
 use crate::admission::Shortage;
+use crate::orphans::Orphans;
 use crate::packet;
 use crate::spec::{LayerId, ProjectId};
 use crate::usage::Usage;
@@ -54,6 +55,17 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Gone(error)
     }
+}
+
+/// What came with an answer.
+#[derive(Debug)]
+pub enum Given {
+    /// It is done, and that is all.
+    Nothing,
+    /// What a cell uses.
+    Usage(Box<Usage>),
+    /// What was left over.
+    Orphans(Box<Orphans>),
 }
 
 /// A connection to the launcher.
@@ -152,12 +164,12 @@ impl Launcher {
         Ok(packet::send_json(&self.socket, request, &[])?)
     }
 
-    /// Waits for the answer to what was sent; the descriptor becomes readable when it is there. It gives what a cell uses, if
-    /// that was asked.
-    pub fn answer(&mut self) -> Result<Option<Box<Usage>>, Error> {
+    /// Waits for the answer to what was sent; the descriptor becomes readable when it is there.
+    pub fn answer(&mut self) -> Result<Given, Error> {
         match packet::receive_json(&self.socket, MESSAGE_BYTES_MAX)? {
-            Some((Answer::Done, _)) => Ok(None),
-            Some((Answer::Usage(usage), _)) => Ok(Some(usage)),
+            Some((Answer::Done, _)) => Ok(Given::Nothing),
+            Some((Answer::Usage(usage), _)) => Ok(Given::Usage(usage)),
+            Some((Answer::Orphans(orphans), _)) => Ok(Given::Orphans(orphans)),
             Some((Answer::NoCell, _)) => Err(Error::NoCell),
             Some((Answer::MemoryInUse { bytes }, _)) => Err(Error::MemoryInUse(bytes)),
             Some((Answer::HostFull(shortage), _)) => Err(Error::HostFull(shortage)),

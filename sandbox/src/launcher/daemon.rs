@@ -23,6 +23,7 @@ use crate::ids::{self, SubordinateIds};
 use crate::kernel_log::KernelLog;
 use crate::launch::{Launched, Workshop, check_limits};
 use crate::namespaces::Namespaces;
+use crate::orphans::Removable;
 use crate::packet;
 use crate::policy::Choice;
 use crate::privilege::{conceal, lose_capability};
@@ -150,11 +151,12 @@ fn prepare(settings: &Settings, standing: Standing) -> Result<Workshop, Failure>
         others,
         // The last launcher may not have come to the end of it.
         trashed: true,
+        swept: Removable::default(),
         folders,
     };
     // Most cells' filter; compiled now, none of them waits for it.
     workshop.filters.get(&Choice::default()).step("make the system call filter")?;
-    workshop.remove_dead()?;
+    workshop.sweep()?;
     Ok(workshop)
 }
 
@@ -185,6 +187,7 @@ fn handle(
             let usage = workshop.usage(&project)?;
             Ok(usage.map_or(Answer::NoCell, |usage| Answer::Usage(Box::new(usage))))
         }
+        Request::Orphans => workshop.orphans().map(|orphans| Answer::Orphans(Box::new(orphans))),
         Request::Unpack { request } => start_worker(workshop, unpack, &request, descriptors),
         Request::RemoveLayer { layer } => remove_layer(workshop, &layer),
     }

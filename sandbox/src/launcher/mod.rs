@@ -7,7 +7,7 @@
 pub mod wire;
 
 mod client;
-pub use client::{Error, Launcher};
+pub use client::{Error, Given, Launcher};
 pub use wire::{Request, Settings};
 
 mod clients;

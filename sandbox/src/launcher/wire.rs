@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Shortage;
+use crate::orphans::Orphans;
 use crate::policy::Leeway;
 use crate::spec::{CellSpec, HostLimits, LayerId, Limits, ProjectId};
 use crate::usage::Usage;
@@ -72,6 +73,8 @@ pub enum Request {
         /// Whose.
         project: ProjectId,
     },
+    /// Say what was left over when the launcher started, and what is kept of that. Answered by [`Answer::Orphans`].
+    Orphans,
     /// Remove an unpacked layer that no running cell uses.
     RemoveLayer {
         /// Which.
@@ -98,6 +101,8 @@ pub enum Answer {
     HostFull(Shortage),
     /// What the cell uses.
     Usage(Box<Usage>),
+    /// What was left over.
+    Orphans(Box<Orphans>),
     /// The layer can't go: this project's cell uses it.
     InUse {
         /// Whose cell.

@@ -229,6 +229,12 @@ impl Server {
         inner.filter(|entry| entry.path().is_dir()).count()
     }
 
+    /// Where a project's cell has, or would have, its cgroup: in every hierarchy that cells are in.
+    pub(crate) fn groups(&self, project: &str) -> Vec<PathBuf> {
+        let groups = hierarchies().map(|root| self.group(&root, project));
+        groups.filter(|group| group.parent().is_some_and(Path::is_dir)).collect()
+    }
+
     /// Limits the memory of all cells together, as a unit's slice does.
     pub(crate) fn limit_memory(&self, bytes: u64) {
         let groups = hierarchies().map(|root| root.join(&self.cgroup));

@@ -27,7 +27,7 @@ pub(crate) fn request(data: &[u8]) {
         Request::SetLimits { project, .. } => names_a_folder(project.as_str()),
         Request::RemoveLayer { layer } => names_a_layer(layer.as_str()),
         // Opaque to the launcher; `layer` tries what becomes of it.
-        Request::Unpack { .. } => {}
+        Request::Unpack { .. } | Request::Orphans => {}
     }
 }
 
