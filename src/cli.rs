@@ -167,7 +167,14 @@ pub(crate) enum ImageCommand {
         name: String,
     },
     /// Remove layers and blobs that no image uses
-    Prune,
+    Prune {
+        /// Only say what would be removed, and how much room that is
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove images too that neither a project nor the configuration names
+        #[arg(long)]
+        unused: bool,
+    },
 }
 
 /// What can be done with projects.

@@ -5,6 +5,7 @@
 //! digests whenever they are read. While an image is brought in it holds the store for [`Using::Adding`], so that nobody
 //! removes what is there already but not named yet.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -65,6 +66,15 @@ pub enum Using {
     Removing,
 }
 
+impl Using {
+    fn operation(self) -> FlockOperation {
+        match self {
+            Self::Adding => FlockOperation::NonBlockingLockShared,
+            Self::Removing => FlockOperation::NonBlockingLockExclusive,
+        }
+    }
+}
+
 /// The store is held until this is dropped.
 #[derive(Debug)]
 #[must_use]
@@ -96,15 +106,37 @@ impl Store {
 
     /// Holds the store for something that takes several steps.
     pub fn hold(&self, using: Using) -> Result<Hold> {
-        let operation = match using {
-            Using::Adding => FlockOperation::NonBlockingLockShared,
-            Using::Removing => FlockOperation::NonBlockingLockExclusive,
-        };
         let other = match using {
             Using::Adding => "unused images are being removed",
             Using::Removing => "an image is being imported or pulled",
         };
-        self.lock("blobs", operation, other)
+        self.lock("blobs", using.operation(), other)
+    }
+
+    /// As [`hold`](Self::hold), unless somebody else holds it; doesn't wait.
+    pub fn hold_now(&self, using: Using) -> Result<Option<Hold>> {
+        let failed = |error| Error::host("lock the image store", error);
+        let file = self.open_file("blobs", OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
+        match flock(&file, using.operation()) {
+            Ok(()) => Ok(Some(Hold { _lock: file })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The layers of all images. Fails if one can't be read, since what it needs is unknown then.
+    pub fn layers_needed(&self) -> Result<BTreeSet<Digest>> {
+        self.layers_needed_without(&[])
+    }
+
+    /// The layers of all images but some, by whole names.
+    pub fn layers_needed_without(&self, left_out: &[String]) -> Result<BTreeSet<Digest>> {
+        let mut needed = BTreeSet::new();
+        for name in self.names()?.iter().filter(|name| !left_out.contains(name)) {
+            let damaged = |error| Error::refused(format_args!("remove image {name} first, it is damaged: {error}"));
+            needed.extend(self.resolve(name).map_err(damaged)?.layers.into_iter().map(|layer| layer.diff_id));
+        }
+        Ok(needed)
     }
 
     /// Names of all images, sorted.

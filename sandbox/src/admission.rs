@@ -98,9 +98,9 @@ pub(crate) struct Admission {
     memory_bytes: u64,
 }
 
-/// The right to admit; nobody else does until this is dropped.
+/// The right to admit cells, and to take a layer that none uses; nobody else does until this is dropped.
 pub(crate) struct Turn {
-    _lock: Option<OwnedFd>,
+    _lock: OwnedFd,
 }
 
 impl Admission {
@@ -115,11 +115,9 @@ impl Admission {
         Ok(Self { limits, memory_bytes: memory_of_host().step("see how much memory there is")? })
     }
 
-    /// Waits until nobody else admits, if cells are counted at all.
-    pub(crate) fn turn(&self, folders: &Folders) -> Result<Turn, Failure> {
-        let counted = self.limits.cells_max > 0 || self.limits.memory_percent_max > 0;
-        let lock = counted.then(|| storage::turn(&folders.cells)).transpose();
-        Ok(Turn { _lock: lock.step("wait for another launcher")? })
+    /// Waits until nobody else admits.
+    pub(crate) fn turn(folders: &Folders) -> Result<Turn, Failure> {
+        Ok(Turn { _lock: storage::turn(&folders.cells).step("wait for another launcher")? })
     }
 
     /// What is missing for a project's cell, whose storage is claimed; `None` if it can start. It counts once its layers are

@@ -106,7 +106,7 @@ impl Workshop {
 
     /// Has a cell count as one, with its cgroup made, if the host has room for it.
     fn admit(&mut self, spec: &CellSpec, storage: &Storage) -> Result<Result<Leaf, Shortage>, Failure> {
-        let turn = self.admission.turn(&self.folders)?;
+        let turn = Admission::turn(&self.folders)?;
         let (project, limits) = (&spec.project, &spec.limits);
         match self.admission.of_cell(&turn, &self.folders, &self.cgroups, project, limits.memory_bytes_max)? {
             Some(shortage) => Ok(Err(shortage)),
@@ -123,7 +123,7 @@ impl Workshop {
         project: &ProjectId,
         limits: &Limits,
     ) -> Result<Result<Changed, Shortage>, Failure> {
-        let turn = self.admission.turn(&self.folders)?;
+        let turn = Admission::turn(&self.folders)?;
         let bytes = limits.memory_bytes_max;
         if self.cgroups.memory_of(project).is_some_and(|before| bytes > before)
             && let Some(shortage) = self.admission.of_memory(&turn, &self.cgroups, project, bytes)?

@@ -29,6 +29,12 @@ const CHANGES: &str = "changes";
 /// in it are gone through.
 const HANDED_DEPTH_MAX: usize = 200;
 
+/// Longest wait for a folder that another launcher has locked: what it does meanwhile takes a millisecond.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a lock is free; the kernel's own waiting has no end.
+const LOOK_EVERY: Duration = Duration::from_micros(200);
+
 /// A cell's folder, locked by us.
 #[derive(Debug)]
 pub(crate) struct Storage {
@@ -67,7 +73,7 @@ impl Storage {
         let deadline = Instant::now() + patience;
         loop {
             match Self::lock(cells, project)? {
-                None if Instant::now() < deadline => std::thread::sleep(Duration::from_micros(200)),
+                None if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
                 other => return Ok(other),
             }
         }
@@ -167,8 +173,15 @@ fn there(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
 /// leftovers.
 pub(crate) fn turn(folder: &OwnedFd) -> io::Result<OwnedFd> {
     let turn = listing(folder, ".")?;
-    flock(&turn, FlockOperation::LockExclusive)?;
-    Ok(turn)
+    let deadline = Instant::now() + TURN_WAIT;
+    loop {
+        match flock(&turn, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(turn),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another launcher doesn't come to an end with it")),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// A project's storage. Not by [`mount::folder_beneath`]: the kernel takes a folder that another launcher throws away at that

@@ -1,9 +1,11 @@
 //! Where cells' files lie: whether the folders' file systems can hold layers and workspaces, and whether there is an image.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use runner::layer;
 use runner::store::Store;
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statfs, statvfs};
 use rustix::process::geteuid;
@@ -11,6 +13,7 @@ use sandbox::disk::{TOOLS, has_quotas};
 
 use super::Finding;
 use crate::config::{Config, Quota};
+use crate::host;
 
 /// Room below which an image can't be unpacked any more: the default one takes a third of it.
 const FREE_BYTES_MIN: u64 = 1 << 30;
@@ -41,6 +44,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         disk_limits(config),
         run_dir(&config.run_dir),
         image(config),
+        image_garbage(config),
     ]
 }
 
@@ -161,6 +165,29 @@ fn image(config: &Config) -> Finding {
                 None => Finding::ok(THING, format!("{name}, {} MiB", image.size() >> 20)),
             }
         }
+    }
+}
+
+/// Layers that no image needs.
+fn image_garbage(config: &Config) -> Finding {
+    const THING: &str = "image garbage";
+    if !config.state.join("images/index.json").exists() {
+        return Finding::ok(THING, "none");
+    }
+    let look = || {
+        let needed = Store::open(host::open_folder(&config.state.join("images"))?)?.layers_needed()?;
+        let layers = host::open_folder(&config.state.join("layers"))?;
+        let garbage = layer::list(layers.as_fd())?.into_iter().filter(|layer| !needed.contains(layer));
+        garbage.map(|one| Ok(layer::bytes(layers.as_fd(), &one)?)).collect::<anyhow::Result<Vec<_>>>()
+    };
+    match look() {
+        Ok(sizes) if sizes.is_empty() => Finding::ok(THING, "none"),
+        Ok(sizes) => {
+            let bytes: u64 = sizes.iter().sum();
+            let detail = format!("{} layers, {} MiB, are needed by no image", sizes.len(), bytes >> 20);
+            Finding::lacks(THING, detail, "cloister image prune; what running cells use stays")
+        }
+        Err(error) => Finding::lacks(THING, format!("unknown: {error:#}"), "mend that, or remove the image"),
     }
 }
 

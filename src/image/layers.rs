@@ -35,6 +35,11 @@ impl Layers {
         Ok(layer::list(self.folder.as_fd())?)
     }
 
+    /// The room that one takes, in bytes, as far as the service user sees it.
+    pub(super) fn bytes(&self, layer: &Digest) -> anyhow::Result<u64> {
+        Ok(layer::bytes(self.folder.as_fd(), layer)?)
+    }
+
     pub(super) fn remove(&mut self, layer: &Digest) -> anyhow::Result<Removal> {
         let id = LayerId::parse(layer.as_str()).expect("a digest is a layer's id");
         match self.launcher.remove_layer(&id) {

@@ -7,6 +7,7 @@
 mod credentials;
 mod layers;
 mod progress;
+mod prune;
 mod pull;
 mod remove;
 
@@ -24,6 +25,7 @@ use runner::store::{Store, Using, check_name};
 use crate::cli::ImageCommand;
 use crate::config::Config;
 use crate::host::Host;
+use crate::project;
 use layers::Layers;
 
 /// Does what is asked with images.
@@ -36,7 +38,9 @@ pub(crate) fn run(config: Config, command: &ImageCommand) -> anyhow::Result<Exit
             let pull = pull::Pull::new(reference, name.as_deref(), *plain_http, username.as_deref())?;
             let (store, layers) = open(config)?;
             let name = pull.name().to_owned();
-            report(&name, &pull.run(store, layers)?)?;
+            let (image, layers) = pull.run(&store, layers)?;
+            report(&name, &image)?;
+            prune::after_import(&store, layers)?;
         }
         ImageCommand::Ls => {
             let (store, _) = open(config)?;
@@ -46,9 +50,11 @@ pub(crate) fn run(config: Config, command: &ImageCommand) -> anyhow::Result<Exit
             let (store, layers) = open(config)?;
             remove::one(&store, layers, name)?;
         }
-        ImageCommand::Prune => {
-            let (store, layers) = open(config)?;
-            remove::unused(&store, layers)?;
+        ImageCommand::Prune { dry_run, unused } => {
+            let wanted = prune::Wanted { dry_run: *dry_run, unused: *unused };
+            let Host { images, layers, launcher, projects, config, .. } = Host::start(config)?;
+            let named = || project::images(&config, projects).context("nothing is removed");
+            prune::run(&Store::open(images)?, Layers::new(launcher, layers), wanted, named)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -71,7 +77,9 @@ fn import_from(config: Config, path: &Path, name: Option<&str>, reference: Optio
     let hold = store.hold(Using::Adding)?;
     let image =
         import(&found, name, &store, &hold, &mut layers).with_context(|| format!("import {}", path.display()))?;
-    report(name, &image)
+    report(name, &image)?;
+    drop(hold);
+    prune::after_import(&store, layers)
 }
 
 /// Says what a name stands for now.

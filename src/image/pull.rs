@@ -83,7 +83,7 @@ impl Pull {
         &self.name
     }
 
-    pub(super) fn run(self, store: Store, layers: Layers) -> anyhow::Result<Image> {
+    pub(super) fn run(self, store: &Store, layers: Layers) -> anyhow::Result<(Image, Layers)> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
         let Self { reference, name, protocol, credentials } = self;
@@ -96,11 +96,16 @@ impl Pull {
         };
         let what = format!("pull {reference}");
         let registry = Registry { client: Client::new(config), reference, credentials };
-        runtime.block_on(pull(registry, &name, &store, layers)).context(what)
+        runtime.block_on(pull(registry, &name, store, layers)).context(what)
     }
 }
 
-async fn pull(mut registry: Registry, name: &str, store: &Store, mut layers: Layers) -> anyhow::Result<Image> {
+async fn pull(
+    mut registry: Registry,
+    name: &str,
+    store: &Store,
+    mut layers: Layers,
+) -> anyhow::Result<(Image, Layers)> {
     let fetched = tokio::time::timeout(DOCUMENT_MAX, registry.documents());
     let Fetched { manifest, config, image } = fetched
         .await
@@ -124,10 +129,11 @@ async fn pull(mut registry: Registry, name: &str, store: &Store, mut layers: Lay
         };
         busy = Some(unpack(layers, layer, blob, (number, count)));
     }
-    if let Some(unpacking) = busy {
-        unpacking.await.context("unpack a layer")??;
-    }
-    Ok(store.add(name, &manifest, &config)?)
+    let layers = match busy {
+        Some(unpacking) => unpacking.await.context("unpack a layer")??,
+        None => idle.expect("idle if nothing was downloaded"),
+    };
+    Ok((store.add(name, &manifest, &config)?, layers))
 }
 
 /// A layer being unpacked; gives back what unpacked it.

@@ -215,12 +215,17 @@ impl Projects {
             let gone = ending.gone().await;
             self.clear(id, gone.is_ok()).await?;
         }
-        let spec = self.spec(id)?;
+        let mut spec = self.spec(id)?;
         let began = Instant::now();
         for last in [false, false, true] {
             let adopted = match self.0.launch.start_cell(spec.clone()).await {
                 Ok(()) => false,
                 Err(Error::Launcher(Refusal::Running)) => true,
+                Err(Error::Launcher(Refusal::Failed { .. })) if !last && self.is_outdated(&spec) => {
+                    // Another image was imported under its name, and its layers have gone, between two looks.
+                    spec = self.spec(id)?;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             match self.connect(id).await {
@@ -256,6 +261,11 @@ impl Projects {
             log_bytes: self.0.config.log_bytes,
             policy: settings.policy,
         })
+    }
+
+    /// Whether the image of a cell that was to start has become another one meanwhile.
+    fn is_outdated(&self, spec: &CellSpec) -> bool {
+        self.spec(&spec.project).is_ok_and(|now| now.layers != spec.layers)
     }
 
     pub(super) async fn connect(&self, id: &ProjectId) -> Result<Cell, cell::Error> {

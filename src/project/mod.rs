@@ -88,6 +88,17 @@ pub(crate) fn policy(config: &Config, id: &ProjectId) -> Result<Choice, Error> {
     Ok(folder.settings(id, config)?.policy)
 }
 
+/// The images that projects and the configuration name. Fails if a project's settings can't be read, since what it names is
+/// unknown then.
+pub(crate) fn images(config: &Config, projects: OwnedFd) -> Result<BTreeSet<String>, Error> {
+    let folder = Folder::new(projects);
+    let mut named = BTreeSet::from([config.image.clone()]);
+    for id in folder.list()? {
+        named.insert(folder.settings(&id, config)?.image);
+    }
+    Ok(named)
+}
+
 /// A project as a list shows it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Summary {

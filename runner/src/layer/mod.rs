@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, RenameFlags, fsync, renameat_with, statat, syncfs};
+use rustix::fs::{AtFlags, Dir, FileType, RenameFlags, fsync, renameat_with, statat, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +108,38 @@ pub fn is_unpacked(layers: BorrowedFd<'_>, diff_id: &Digest) -> Result<bool> {
         Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(Error::host(format_args!("look for the layer {diff_id}"), error)),
     }
+}
+
+/// The room that a layer takes on the disk, in bytes, as far as the caller may look into it; 0 if it isn't there. A file with several
+/// names counts once for each.
+pub fn bytes(layers: BorrowedFd<'_>, diff_id: &Digest) -> Result<u64> {
+    let failed = |error| Error::host(format_args!("look into the layer {diff_id}"), error);
+    match open_folder(layers, diff_id.hex().as_bytes()) {
+        Ok(folder) => bytes_within(&folder).map_err(failed),
+        Err(Errno::NOENT) => Ok(0),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The depth of folders is bounded by [`Limits::depth_max`].
+fn bytes_within(folder: &OwnedFd) -> rustix::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+        bytes += stat.st_blocks as u64 * 512;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            match open_folder(folder, entry.file_name().to_bytes()) {
+                Ok(inner) => bytes += bytes_within(&inner)?,
+                Err(Errno::ACCESS) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// All layers that lie complete in the folder `layers`.

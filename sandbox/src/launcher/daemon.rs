@@ -230,6 +230,8 @@ fn remove_project(workshop: &mut Workshop, project: &ProjectId) -> Result<Answer
 
 fn remove_layer(workshop: &mut Workshop, layer: &LayerId) -> Result<Answer, Failure> {
     let folders = &workshop.folders;
+    // A cell that another launcher starts now either has noted the layer, or doesn't find it any more.
+    let _turn = Admission::turn(folders)?;
     if let Some(project) = storage::user_of_layer(&folders.cells, layer).step("look who uses the layer")? {
         return Ok(Answer::InUse { project });
     }

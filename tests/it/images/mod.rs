@@ -2,6 +2,7 @@
 //! state folder of its own; the images are small, a busybox with a few files.
 
 mod place;
+mod prune;
 mod registry;
 
 use std::fs::{self, File};
