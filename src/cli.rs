@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::config::{Flag, help};
@@ -83,6 +83,12 @@ pub(crate) enum Command {
     ///
     /// Exits with the program's status, 128 + n if signal n killed it, 0 after detaching, or 125 if cloister itself failed.
     Attach(AttachOptions),
+    /// Show the cells of a running server and what they use, live
+    ///
+    /// CPU is in percent of one processor; the columns behind PIDS say how much of the last 10 s some of a cell's tasks had to wait
+    /// for a processor, for memory and for disks (PSI). Keys: c, m, p, w, l, u, i sort by processor, memory, processes, waiting,
+    /// clients, uptime and id; q quits.
+    Top(TopOptions),
     /// Say what this machine offers and lacks for cells, each with its remedy
     ///
     /// With --url: what a proxy between clients and the server swallows, changes, holds back or cuts, each with its remedy for
@@ -302,6 +308,51 @@ pub(crate) struct AttachOptions {
     /// Keys that detach, as in `ctrl-p,ctrl-q` or `ctrl-],d`; an empty text for none
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     pub(crate) detach_keys: String,
+}
+
+/// Options of `top`; not printable, since it may hold a token.
+#[derive(Args)]
+pub(crate) struct TopOptions {
+    /// Sort by this
+    #[arg(long, value_enum, default_value_t = SortBy::Cpu)]
+    pub(crate) sort: SortBy,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) every: u64,
+    /// Print the table once, after a second in which processors are watched
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Print JSON, once
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The server, as https:// or http:// and an address [default: the configured `listen` address]
+    #[arg(long, env = "CLOISTER_URL")]
+    pub(crate) url: Option<String>,
+    /// Certificates in PEM to trust besides the system's authorities: an authority's, or the server's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Token; better given by the environment, where other users can't see it [default: the owner's, from the state folder]
+    #[arg(long, env = "CLOISTER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// What the table of `top` is sorted by, largest first but for ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SortBy {
+    /// Use of processors
+    Cpu,
+    /// Memory
+    Memory,
+    /// Processes and threads
+    Pids,
+    /// Time that was waited, for whatever it was most
+    Waiting,
+    /// Clients
+    Clients,
+    /// Time since the cell's start
+    Uptime,
+    /// The project's id
+    Id,
 }
 
 impl Cli {

@@ -2,6 +2,7 @@
 //! It doesn't know what is asked.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessa
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::config::Config;
 use crate::stream::Stream;
 use crate::tls::certificates;
 
@@ -82,6 +84,22 @@ impl Address {
             prefix: uri.path().trim_end_matches('/').to_owned(),
             tls: secure.then(|| connector(known)).transpose()?,
         })
+    }
+
+    /// The address of the server that is meant: by `url`, or the one of this machine. That one, if it speaks TLS, is known by its
+    /// certificate, which names no address.
+    pub(crate) fn of_server(config: &Config, url: Option<&str>, known: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(url) = url {
+            return Self::parse(url, known);
+        }
+        let mut address = config.listen;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        match &config.tls.certificate {
+            Some(own) => Self::parse(&format!("https://{address}"), Some(known.unwrap_or(own))),
+            None => Self::parse(&format!("http://{address}"), None),
+        }
     }
 
     /// Whether it is asked by TLS.

@@ -31,6 +31,7 @@ mod session;
 mod stream;
 mod tls;
 mod token;
+mod top;
 mod tty;
 mod wire;
 mod ws;
@@ -72,6 +73,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => policy::run(&config()?, &command),
         Command::Run(options) => run::run(config()?, &options),
         Command::Attach(options) => attach::run(&config()?, options),
+        Command::Top(options) => top::run(&config()?, options),
         Command::Config => {
             print!("{}", config()?.to_file());
             Ok(ExitCode::SUCCESS)

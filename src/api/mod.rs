@@ -1,6 +1,7 @@
 //! What can be asked over HTTP. Each module is a group of addresses and gives one boxed filter; `reject` is every answer
 //! that isn't the one hoped for. No handler waits for a cell except through `Projects`.
 
+pub(crate) mod cells;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod page;

@@ -17,7 +17,6 @@ mod typed;
 mod whole;
 
 use std::io::IsTerminal;
-use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::task::Poll;
@@ -52,33 +51,14 @@ pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<Exi
     let keys = DetachKeys::parse(&options.detach_keys).map_err(|reason| anyhow!("--detach-keys: {reason}"))?;
     let keys = if std::io::stdin().is_terminal() { keys } else { DetachKeys::none() };
     let token = options.token.map_or_else(|| token::of_this_machine(config), Ok)?;
-    let address = match &options.url {
-        Some(url) => Address::parse(url, options.cacert.as_deref()),
-        None => own_server(config, options.cacert.as_deref()),
-    };
-    let target = Target::new(address?, project, &token)?;
+    let address = Address::of_server(config, options.url.as_deref(), options.cacert.as_deref())?;
+    let target = Target::new(address, project, &token)?;
     let role = if options.view { Role::Viewer } else { Role::Writer };
     let wish = Wish::new(session, random()?, role);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         if options.ls { list::print(&target, &wish).await } else { attach(&target, wish, keys).await }
     })
-}
-
-/// The address of the server on this machine. One that speaks TLS is known by its certificate, which names no address.
-fn own_server(config: &Config, known: Option<&Path>) -> anyhow::Result<Address> {
-    let mut address = config.listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    match &config.tls.certificate {
-        Some(own) => Address::parse(&format!("https://{address}"), Some(known.unwrap_or(own))),
-        None => Address::parse(&format!("http://{address}"), None),
-    }
 }
 
 async fn attach(target: &Target, wish: Wish, keys: DetachKeys) -> anyhow::Result<ExitCode> {

@@ -44,6 +44,8 @@ pub(super) enum Ask {
     Keep { session: SessionName, life: Life, keep: Keep },
     /// Call a session something else.
     Label { session: SessionName, label: Label },
+    /// Count the clients of all sessions.
+    Clients { reply: oneshot::Sender<usize> },
     /// Hang a session up.
     Close { session: SessionName },
     /// End the cell.
@@ -312,6 +314,8 @@ impl Driver {
                 self.link.send(&Request::Keep { session, life, from, until }, checkpoint).await?;
             }
             Ask::Label { session, label } => self.link.send(&Request::Label { session, label }, None).await?,
+            // Whoever asked may no longer want to know.
+            Ask::Clients { reply } => drop(reply.send(self.sessions.values().map(|session| session.attached()).sum())),
             Ask::Close { session } => self.link.send(&Request::Close { session }, None).await?,
             Ask::Stop => self.stop().await?,
         }

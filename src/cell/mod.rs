@@ -95,7 +95,8 @@ pub(crate) struct OutOfDisk {
 }
 
 /// How far a cell's life is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
     /// Sessions can be opened.
     Running,
@@ -202,6 +203,13 @@ impl Cell {
         let Some(hold) = self.join(session).await? else { return Ok(false) };
         timeout(ANSWER_WAIT, hold.impose(size)).await.map_err(|_| Error::Silent)??;
         Ok(true)
+    }
+
+    /// How many clients its sessions have together, of this server's.
+    pub(crate) async fn clients(&self) -> Result<usize, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Clients { reply }).await?;
+        timeout(ANSWER_WAIT, answer).await.map_err(|_| Error::Silent)?.map_err(|_| Error::Gone)
     }
 
     /// Calls a session something else.

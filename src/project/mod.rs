@@ -9,6 +9,7 @@ mod folder;
 mod image;
 mod launch;
 mod limits;
+mod look;
 mod orphans;
 mod record;
 mod release;
@@ -34,6 +35,7 @@ use census::Rooms;
 use folder::Folder;
 use image::Images;
 use launch::Launch;
+pub(crate) use look::Seen;
 pub(crate) use record::Recorded;
 pub(crate) use settings::Changes;
 

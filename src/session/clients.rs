@@ -110,6 +110,11 @@ impl Clients {
         self.list().members.iter().map(|(member, _)| member.clone()).collect()
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.list().members.len()
+    }
+
     /// Rings every client's bell: there is news of the session.
     pub(super) fn ring(&self) {
         self.tell(&self.list());

@@ -125,6 +125,11 @@ impl Session {
         self.news.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many clients are attached to it.
+    pub(crate) fn attached(&self) -> usize {
+        self.clients.count()
+    }
+
     /// The cell says that its log has grown.
     pub(crate) fn grown(&self) {
         self.grown.notify_one();

@@ -32,4 +32,5 @@ mod service;
 mod stock;
 mod terminal;
 mod tls;
+mod top;
 mod work;
