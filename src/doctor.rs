@@ -4,7 +4,9 @@
 //! cell, so what it calls ok may still fail for a reason it doesn't know.
 
 mod cell;
+mod certificate;
 mod cgroups;
+mod host;
 mod kernel;
 mod leftovers;
 mod machine;
@@ -63,7 +65,8 @@ impl Finding {
 
 /// Prints the findings; the exit status says whether cells can run.
 pub(crate) fn run(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
-    let state = [state::findings(config), leftovers::findings(config)].concat();
+    let state = [state::findings(config), host::findings(config), leftovers::findings(config)].concat();
+    let state = [state, certificate::findings(config)].concat();
     let rest = [cgroups::findings(config), machine::findings(config), state].concat();
     // Last: to see what it may do, who isn't root goes where it is.
     let findings = [kernel::findings(), rest].concat();

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{self, Cgroups};
 use crate::failure::{Context, Failure};
 use crate::launcher::folders::Folders;
 use crate::spec::{HostLimits, ProjectId};
@@ -87,6 +87,23 @@ impl fmt::Display for Shortage {
                 }
             ),
         }
+    }
+}
+
+/// The memory that running cells were promised, for who looks from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promised {
+    /// Their limits together, in bytes.
+    pub bytes_given: u64,
+    /// What there is for them in all, in bytes.
+    pub bytes_there: u64,
+}
+
+impl Promised {
+    /// Looks at the cells below the configured cgroup.
+    pub fn look(cgroup: &str) -> io::Result<Self> {
+        let (bytes_given, limit) = cgroup::memory_of_all(cgroup)?;
+        Ok(Self { bytes_given, bytes_there: limit.unwrap_or(u64::MAX).min(memory_of_host()?) })
     }
 }
 

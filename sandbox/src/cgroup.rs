@@ -164,18 +164,7 @@ impl Cgroups {
 
     /// The limits of memory of all projects' cells but one's, together.
     pub(crate) fn memory_given(&self, but: &ProjectId) -> io::Result<u64> {
-        let Some(hierarchy) = self.memory_hierarchy() else { return Ok(0) };
-        let mut bytes: u64 = 0;
-        for entry in
-            Dir::read_from(crate::mount::open_beneath(&hierarchy.folder, ".", OFlags::RDONLY | OFlags::DIRECTORY)?)?
-        {
-            let entry = entry?;
-            let project = entry.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok());
-            let Some(project) = project.filter(|project| project != but) else { continue };
-            // One that ends just now has none any more.
-            bytes = bytes.saturating_add(self.memory_of(&project).unwrap_or(0));
-        }
-        Ok(bytes)
+        self.memory_hierarchy().map_or(Ok(0), |hierarchy| given(&hierarchy.folder, Some(but)))
     }
 
     /// The limit of memory of a project's running cell, in bytes.
@@ -460,6 +449,30 @@ fn mount_point(mounts: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<Path
 
 /// The folders below which the groups of a host's cells are, in every hierarchy; none that isn't there.
 pub(crate) fn groups_of_all(name: &str) -> io::Result<Vec<OwnedFd>> {
+    roots()?
+        .iter()
+        .map(|root| root.join(name))
+        .filter(|group| group.is_dir())
+        .map(|group| crate::mount::folder(&group))
+        .collect()
+}
+
+/// The limits of memory of all cells' groups together, and how much they may have by the groups above them, if that is limited;
+/// in bytes.
+pub(crate) fn memory_of_all(name: &str) -> io::Result<(u64, Option<u64>)> {
+    for root in roots()?.iter().filter(|root| root.join(name).is_dir()) {
+        let folder = crate::mount::folder(&root.join(name))?;
+        // Of version 1, another controller's have none.
+        if ["memory.max", "memory.limit_in_bytes"].iter().any(|file| !text(&folder, file).is_empty()) {
+            let given = given(&folder, None)?;
+            return Ok((given, groups_above(root, name)?.iter().filter_map(memory_limit).min()));
+        }
+    }
+    Ok((0, None))
+}
+
+/// Where the hierarchies are in which cells get groups; of version 2, for who isn't root, what was delegated.
+fn roots() -> io::Result<Vec<PathBuf>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let user = rustix::process::geteuid();
     let unified = mount_point(&mounts, |kind, _| kind == "cgroup2");
@@ -467,8 +480,21 @@ pub(crate) fn groups_of_all(name: &str) -> io::Result<Vec<OwnedFd>> {
     let of_controller = |controller: &str| {
         mount_point(&mounts, |kind, options| kind == "cgroup" && options.split(',').any(|one| one == controller))
     };
-    let roots = unified.into_iter().chain(CONTROLLERS.into_iter().filter_map(of_controller));
-    roots.map(|root| root.join(name)).filter(|group| group.is_dir()).map(|group| crate::mount::folder(&group)).collect()
+    Ok(unified.into_iter().chain(CONTROLLERS.into_iter().filter_map(of_controller)).collect())
+}
+
+/// The limits of memory of the projects' groups below `folder`, but one's, together, in bytes.
+fn given(folder: &OwnedFd, but: Option<&ProjectId>) -> io::Result<u64> {
+    let mut bytes: u64 = 0;
+    for entry in Dir::read_from(crate::mount::open_beneath(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY)?)? {
+        let entry = entry?;
+        let project = entry.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok());
+        let Some(project) = project.filter(|project| Some(project) != but) else { continue };
+        // One that ends just now has none any more.
+        let limit = open_group(folder, &project).ok().and_then(|group| memory_limit(&group));
+        bytes = bytes.saturating_add(limit.unwrap_or(0));
+    }
+    Ok(bytes)
 }
 
 /// Whether processes are in a project's group below `folder`.

@@ -78,7 +78,7 @@ fn folder(thing: &'static str, path: &Path, flag: &str) -> Finding {
 }
 
 /// The path itself, or the nearest ancestor that exists: where it will be made.
-fn present(path: &Path) -> &Path {
+pub(super) fn present(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"))
 }
 

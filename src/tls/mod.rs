@@ -173,6 +173,12 @@ impl Tls {
     }
 }
 
+/// Whether the files can be used together; gives what is wrong with the certificate's dates, today or within `notice`.
+pub(crate) fn inspect(paths: &TlsFiles, notice: Duration) -> anyhow::Result<Option<String>> {
+    let pair = Files::open(paths)?.read()?;
+    Ok(pair::complaint(pair.end_entity_cert().expect("a pair has a certificate"), notice))
+}
+
 /// Hears SIGHUP from now on, which would end the process otherwise.
 pub(crate) fn hangup() -> io::Result<Signal> {
     signal(SignalKind::hangup())
@@ -180,7 +186,7 @@ pub(crate) fn hangup() -> io::Result<Signal> {
 
 fn warn_of_dates(pair: &CertifiedKey, path: &Path) {
     let certificate = pair.end_entity_cert().expect("a pair has a certificate");
-    if let Some(complaint) = pair::complaint(certificate) {
+    if let Some(complaint) = pair::complaint(certificate, pair::NOTICE) {
         tracing::warn!("the certificate in {} {complaint}: renew it", path.display());
     }
 }

@@ -10,9 +10,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage};
 
-/// How long before its end a certificate is complained of: authorities advise to renew at a third of what they last, which
+/// How long before its end a running server complains of a certificate: authorities advise to renew at a third of what they last, which
 /// is a month of three, or two days of six.
-const NOTICE: Duration = Duration::from_secs(2 * DAY_S);
+pub(super) const NOTICE: Duration = Duration::from_secs(2 * DAY_S);
 
 const DAY_S: u64 = 24 * 60 * 60;
 
@@ -58,19 +58,29 @@ pub(super) fn together(
     })
 }
 
-/// What is wrong with a certificate's dates, today or in a moment.
-pub(crate) fn complaint(certificate: &CertificateDer<'_>) -> Option<String> {
+/// What is wrong with a certificate's dates, today or so soon.
+pub(crate) fn complaint(certificate: &CertificateDer<'_>, notice: Duration) -> Option<String> {
     let now = UnixTime::now();
     complaint_at(certificate, now).or_else(|| {
-        let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + NOTICE);
-        complaint_at(certificate, soon).map(|_| format!("expires within {} hours", NOTICE.as_secs() / 3600))
+        let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + notice);
+        match dates_at(certificate, soon)? {
+            webpki::Error::CertExpired { not_after, .. } => {
+                Some(format!("expires in {}", span(not_after.as_secs().saturating_sub(now.as_secs()))))
+            }
+            _ => None,
+        }
     })
 }
 
-fn complaint_at(certificate: &CertificateDer<'_>, time: UnixTime) -> Option<String> {
+/// Why a certificate doesn't hold at a time, if its dates are the reason.
+fn dates_at(certificate: &CertificateDer<'_>, time: UnixTime) -> Option<webpki::Error> {
     let parsed = EndEntityCert::try_from(certificate).ok()?;
     // Without roots no certificate is good, but dates are looked at first.
-    match parsed.verify_for_usage(ALL_VERIFICATION_ALGS, &[], &[], time, KeyUsage::server_auth(), None, None).err()? {
+    parsed.verify_for_usage(ALL_VERIFICATION_ALGS, &[], &[], time, KeyUsage::server_auth(), None, None).err()
+}
+
+fn complaint_at(certificate: &CertificateDer<'_>, time: UnixTime) -> Option<String> {
+    match dates_at(certificate, time)? {
         webpki::Error::CertExpired { not_after, .. } => {
             Some(format!("has expired {} ago", span(time.as_secs().saturating_sub(not_after.as_secs()))))
         }

@@ -1,12 +1,15 @@
 //! What is left by crashes, power cuts and foreign hands: what goes by itself, what stays, and who is told.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::certificate::Certificate;
 use crate::harness::{Server, Settings, block_on};
 
 /// What `cloister doctor` finds of a thing, as lines.
@@ -104,4 +107,56 @@ fn what_belongs_to_nothing_goes_with_the_next_start_and_what_may_be_somebodys_st
         assert_eq!(doctor(&server, "orphans"), [""; 0]);
         assert_eq!(fs::read_to_string(&work).expect("the work is there"), "mine\n");
     });
+}
+
+#[test]
+fn doctor_covers_limits_of_the_host_images_and_the_certificate() {
+    let certificate = Certificate::make();
+    let config = certificate.config() + "host.cells_max = 1\nhost.memory_percent_max = 1000\n";
+    let Some(server) = Server::start_apart(Settings { config, ..Settings::default() }) else { return };
+    assert_eq!(doctor(&server, "cells"), ["ok 0 of 1 run"]);
+    let project = server.project_with("[limits]\nmemory_bytes_max = 536_870_912\n");
+    let mut command = server.command(&["run", &project, "--", "sh", "-c", "echo here; cat"]);
+    let mut cell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cloister runs");
+    let said = BufReader::new(cell.stdout.take().expect("it is piped")).lines().next();
+    assert_eq!(said.expect("it says something").expect("it can be read").trim_end(), "here");
+    assert_eq!(
+        doctor(&server, "cells"),
+        ["lacks 1 run, and host.cells_max is 1: no other one starts"],
+        "before anybody runs into it"
+    );
+    let promised = doctor(&server, "memory promised").concat();
+    assert!(promised.starts_with("ok 512 of ") && promised.ends_with("; 1000 % may be"), "{promised}");
+    drop(cell.stdin.take());
+    cell.wait().expect("it ends");
+    assert_eq!(doctor(&server, "disk reserve"), ["ok 256 MiB stay free"]);
+
+    assert_eq!(doctor(&server, "image garbage"), ["ok none"]);
+    let garbage = server.state().join("layers").join("0".repeat(64)).join("file");
+    plant(&garbage);
+    fs::write(&garbage, vec![b'x'; 3 << 20]).expect("it is written");
+    assert_eq!(doctor(&server, "image garbage"), ["lacks 1 layers, 3 MiB, are needed by no image"]);
+    succeeds(&server, &["image", "prune"]);
+    assert_eq!(doctor(&server, "image garbage"), ["ok none"]);
+
+    let of_certificate = || doctor(&server, "certificate").concat();
+    assert!(of_certificate().ends_with("expires in 29 days"), "{}", of_certificate());
+    certificate.renew_for(90);
+    assert!(of_certificate().starts_with("ok "), "{}", of_certificate());
+    fs::set_permissions(certificate.key(), Permissions::from_mode(0o600)).expect("a mode");
+    let unreadable = of_certificate();
+    assert!(
+        unreadable.starts_with("lacks the service user can't read ") && unreadable.contains("key.pem"),
+        "{unreadable}"
+    );
+    certificate.expire();
+    assert!(of_certificate().contains("lacks ") && of_certificate().contains("has expired "), "{}", of_certificate());
+    let key = fs::read(certificate.key()).expect("the key is there");
+    certificate.renew();
+    fs::write(certificate.key(), key).expect("the key of another is there");
+    let mismatch = of_certificate();
+    assert!(
+        mismatch.starts_with("fails ") && mismatch.contains("is not the key of the first certificate"),
+        "{mismatch}"
+    );
 }

@@ -50,15 +50,20 @@ impl Certificate {
 
     /// Puts another one in its place, file by file as tools do it.
     pub(crate) fn renew(&self) {
+        self.renew_for(30);
+    }
+
+    /// As [`Self::renew`], for so many days.
+    pub(crate) fn renew_for(&self, days: u32) {
         // Of a name of its own: authorities are found by their names.
         let subject = format!("/CN={}", self.folder.path().file_name().expect("a name").display());
-        let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -addext \
+        let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -addext \
                      subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
         let (key, certificate) = (self.folder.path().join("new-key"), self.folder.path().join("new-certificate"));
         openssl(
             Command::new("openssl")
                 .args(words.split_whitespace())
-                .args(["-subj", &subject])
+                .args(["-days", &days.to_string(), "-subj", &subject])
                 .arg("-keyout")
                 .arg(&key)
                 .arg("-out")
