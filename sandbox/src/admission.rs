@@ -180,7 +180,8 @@ impl Admission {
         self.of_disk(Disk::State, &folders.layers)
     }
 
-    fn of_disks(&self, folders: &Folders) -> Result<Option<Shortage>, Failure> {
+    /// What is missing on the disks for any cell.
+    pub(crate) fn of_disks(&self, folders: &Folders) -> Result<Option<Shortage>, Failure> {
         match self.of_disk(Disk::State, &folders.cells)? {
             None => self.of_disk(Disk::Projects, &folders.projects),
             shortage => Ok(shortage),

@@ -91,7 +91,15 @@ impl Workshop {
         self.leeway
             .check(&spec.policy)
             .map_err(|reason| Failure::new("check the request", format!("policy.{reason}")))?;
-        let Some(storage) = self.claim(&spec.project)? else { return Ok(Launched::Running) };
+        let storage = match self.claim(&spec.project) {
+            Ok(Some(storage)) => storage,
+            Ok(None) => return Ok(Launched::Running),
+            // A full disk is better told as what it is.
+            Err(failure) => {
+                let shortage = self.admission.of_disks(&self.folders)?;
+                return shortage.map_or(Err(failure), |shortage| Ok(Launched::HostFull(shortage)));
+            }
+        };
         let launched = match self.admit(spec, &storage) {
             Ok(Ok(group)) => self.launch_locked(spec, &storage, group).map(|()| Launched::Started),
             Ok(Err(shortage)) => Ok(Launched::HostFull(shortage)),

@@ -35,14 +35,17 @@ pub(crate) async fn endure(clients: &mut Clients, server: &Server, guest: &mut G
 async fn no_room(clients: &mut Clients, server: &Server, guest: &mut Guest) {
     let fill_files = "mkdir /var/fill && cd /var/fill && seq 200000 | xargs touch 2>/dev/null; cd /; [ \"$(df --output=iavail / | tail -n 1)\" -lt 1000 ]";
     let fill_bytes = "fallocate --length $(df --block-size=1 --output=avail / | tail -n 1) /var/fill; cat /dev/zero >>/var/fill 2>/dev/null; true";
-    for (fill, what) in [(fill_bytes, "no byte of disk"), (fill_files, "no inode")] {
+    for (fill, what, says) in [
+        (fill_bytes, "no byte of disk", "host.disk_reserve_bytes is 268435456"),
+        (fill_files, "no inode", "No space left on device"),
+    ] {
         guest.run(fill);
         clients.answer(server, "full").await;
         clients.type_in(super::SHELL, "echo x >>here || echo ref''used\r").await;
         clients.hear(server, super::SHELL, "refused\r\n").await;
         guest.until(&format!("{{ {STATE}; }} | grep --quiet 'left on its disk: make room'"));
         let (status, refused) = guest.try_run(&format!("{NEW_CELL} 2>&1"));
-        assert!(status == 125 && refused.contains("No space left on device"), "{status} {refused}");
+        assert!(status == 125 && refused.contains(says), "{status} {refused}");
         guest.run("rm -r /var/fill");
         guest.until(READY);
         guest.run(NEW_CELL);
