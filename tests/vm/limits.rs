@@ -50,7 +50,7 @@ pub(crate) async fn hold(server: &Server, guest: &mut Guest) {
 }
 
 /// The next message of a type; what comes before it is acknowledged.
-async fn told(wire: &mut Wire, kind: &str) -> serde_json::Value {
+pub(crate) async fn told(wire: &mut Wire, kind: &str) -> serde_json::Value {
     loop {
         match wire.heard().await {
             Heard::Told(told) if told["type"] == kind => return told,

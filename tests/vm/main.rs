@@ -3,6 +3,7 @@
 
 mod guest;
 mod hardship;
+mod idle;
 mod limits;
 
 #[expect(dead_code, reason = "the clients can do more than is used here")]
@@ -76,6 +77,7 @@ async fn main() {
     }
     guest = kills(&mut clients, &server, guest).await;
     limits::hold(&server, &mut guest).await;
+    idle::freeze(&server, &mut guest).await;
     hardship::endure(&mut clients, &server, &mut guest).await;
     reboots(&mut guest, &server).await;
     tarball(&mut guest, &server).await;

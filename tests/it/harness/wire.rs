@@ -84,21 +84,23 @@ impl Wire {
 
     /// The next message.
     pub(crate) async fn heard(&mut self) -> Heard {
-        let heard = async {
-            loop {
-                match self.socket.next().await {
-                    Some(Ok(Message::Text(text))) => return Heard::Told(serde_json::from_str(&text).expect("JSON")),
-                    Some(Ok(Message::Binary(bytes))) => return decode(&bytes),
-                    Some(Ok(Message::Close(Some(frame)))) => {
-                        return Heard::Closed(frame.code.into(), frame.reason.to_string());
-                    }
-                    // A ping is no message: what is waited for would never be missed.
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return Heard::Gone,
+        timeout(DEADLINE, self.next()).await.expect("a message in time")
+    }
+
+    /// The next message, whenever it comes.
+    async fn next(&mut self) -> Heard {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => return Heard::Told(serde_json::from_str(&text).expect("JSON")),
+                Some(Ok(Message::Binary(bytes))) => return decode(&bytes),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Heard::Closed(frame.code.into(), frame.reason.to_string());
                 }
+                // A ping is no message: what is waited for would never be missed.
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Heard::Gone,
             }
-        };
-        timeout(DEADLINE, heard).await.expect("a message in time")
+        }
     }
 
     /// The next JSON message of a type; others are passed over, output and clients among them.
@@ -165,7 +167,8 @@ impl Wire {
     pub(crate) async fn expect(&mut self, channel: u16, wanted: &str) -> String {
         let mut text = String::new();
         while !text.contains(wanted) {
-            match self.heard().await {
+            let heard = timeout(DEADLINE, self.next()).await;
+            match heard.unwrap_or_else(|_| panic!("no {wanted:?} in time; there was {text:?}")) {
                 Heard::Output(at, offset, bytes) if at == channel => {
                     self.ack(channel, offset + bytes.len() as u64).await;
                     text.push_str(&String::from_utf8_lossy(&bytes));
