@@ -183,8 +183,8 @@ pub(crate) enum ImageCommand {
     },
 }
 
-/// What can be done with projects.
-#[derive(Debug, Subcommand)]
+/// What can be done with projects; not printable, since it may hold a token.
+#[derive(Subcommand)]
 pub(crate) enum ProjectCommand {
     /// Create a project
     Create {
@@ -212,6 +212,8 @@ pub(crate) enum ProjectCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say why a project's cell runs, is frozen or has ended, and what comes next; the running server is asked
+    Why(WhyOptions),
     /// Stop a project's cell and remove the project with all its files
     Rm {
         /// Its id
@@ -280,6 +282,25 @@ pub(crate) struct Access {
     /// Certificates in PEM to trust besides the system's authorities, with --url
     #[arg(long, value_name = "FILE", requires = "url")]
     pub(crate) cacert: Option<PathBuf>,
+}
+
+/// Options of `project why`; not printable, since it may hold a token.
+#[derive(Args)]
+pub(crate) struct WhyOptions {
+    /// Its id
+    pub(crate) id: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The server, as https:// or http:// and an address [default: the configured `listen` address]
+    #[arg(long, env = "CLOISTER_URL")]
+    pub(crate) url: Option<String>,
+    /// Certificates in PEM to trust besides the system's authorities: an authority's, or the server's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Token; better given by the environment, where other users can't see it [default: the owner's, from the state folder]
+    #[arg(long, env = "CLOISTER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
 }
 
 /// Options of `attach`; not printable, since it may hold a token.

@@ -22,7 +22,8 @@ pub(crate) fn run(config: Config, command: &ProjectCommand) -> anyhow::Result<Ex
         | ProjectCommand::Stop { id: Some(id), .. } => {
             Some(ProjectId::parse(id).with_context(|| format!("project `{}`", id.escape_debug()))?)
         }
-        ProjectCommand::Ls | ProjectCommand::Stop { id: None, .. } => None,
+        // `why` asks a server, and comes here never.
+        ProjectCommand::Ls | ProjectCommand::Why(_) | ProjectCommand::Stop { id: None, .. } => None,
     };
     let changes = match command {
         ProjectCommand::Set { settings, .. } => changes(settings)?,

@@ -33,6 +33,7 @@ mod tls;
 mod token;
 mod top;
 mod tty;
+mod why;
 mod wire;
 mod ws;
 
@@ -40,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, ProjectCommand};
 use config::{Config, LogFormat};
 
 fn main() -> ExitCode {
@@ -69,6 +70,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Launcher => match launcher::run(&config()?)? {},
         Command::Image(command) => image::run(config()?, &command),
+        Command::Project(ProjectCommand::Why(options)) => why::run(&config()?, options),
         Command::Project(command) => command::run(config()?, &command),
         Command::Policy(command) => policy::run(&config()?, &command),
         Command::Run(options) => run::run(config()?, &options),

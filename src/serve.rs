@@ -110,7 +110,7 @@ async fn serve(
     clients.close();
     connections.close();
     let ended = timeout(STOP_WAIT, async {
-        tokio::join!(connections.wait(), clients.wait(), projects.finish_recordings());
+        tokio::join!(connections.wait(), clients.wait(), projects.finish_recordings(), projects.let_go());
     });
     if ended.await.is_err() {
         tracing::info!(clients = clients.len(), requests = connections.len(), "not waiting any longer");

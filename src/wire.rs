@@ -178,6 +178,18 @@ pub(crate) enum Tell {
         /// The limit, in bytes.
         limit_bytes: u64,
     },
+    /// The project's cell is frozen, since nothing has happened in it: its programs stand still until somebody types.
+    Frozen {
+        /// Since when, in seconds since 1970.
+        since: u64,
+    },
+    /// It goes on.
+    Thawed,
+    /// The project's cell is being stopped, since nothing has happened in it.
+    IdleStop {
+        /// For how long, in seconds.
+        idle_s: u64,
+    },
     /// The hold is there.
     Attached {
         /// Its number.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::alarm::{Alarm, Limit, number};
 use crate::failure::{Context, Failure};
+use crate::freezer::Freezer;
 use crate::rootless::Standing;
 use crate::spec::{Limits, ProjectId};
 use crate::usage::{Cpu, Memory, Pids, Pressure, Stall, Usage};
@@ -263,6 +264,29 @@ impl Cgroups {
             }
         }
         Ok(Some(usage))
+    }
+
+    /// Opens what a [`Freezer`] is made of, of a running cell: nothing without version 2, whose freezer alone says when it is done
+    /// and lets what is frozen be killed. `None` if there is no such cell.
+    pub(crate) fn freezer(&self, project: &ProjectId) -> Result<Option<Vec<(String, OwnedFd)>>, Failure> {
+        const STEP: &str = "open the cell's freezer";
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.unified);
+        let Some(hierarchy) = hierarchy else { return Ok(Some(Vec::new())) };
+        let group = match open_group(&hierarchy.folder, project) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            group => group.step(STEP)?,
+        };
+        let mut files = Vec::with_capacity(Freezer::FILES.len());
+        for (file, written) in Freezer::FILES {
+            let flags = if written { OFlags::WRONLY } else { OFlags::RDONLY };
+            match rustix::fs::openat(&group, file, flags | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(opened) => files.push((file.to_owned(), opened)),
+                // Its controller isn't version 2's, or the kernel is an older one.
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(Failure::new(STEP, format!("{file}: {error}"))),
+            }
+        }
+        Ok(Some(files))
     }
 
     fn ensure_some(&self, step: &str) -> Result<(), Failure> {

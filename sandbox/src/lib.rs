@@ -28,6 +28,8 @@ pub mod orphans;
 
 pub mod usage;
 
+pub mod freezer;
+
 mod alarm;
 mod cgroup;
 mod idmap;

@@ -37,6 +37,7 @@ async fn answer(context: &Context, headers: &HeaderMap, caller: &Caller, mut que
         version: VERSION,
         clients: context.clients.len(),
         running: census.running,
+        frozen: census.frozen,
         stopping: census.stopping,
         changing: census.changing,
         sessions: census.sessions,

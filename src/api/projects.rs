@@ -1,4 +1,4 @@
-//! `/api/projects`: list, create, change, stop and remove projects, and what they use.
+//! `/api/projects`: list, create, change, stop and remove projects, what they use, and why they are as they are.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -56,7 +56,23 @@ pub(crate) fn projects(context: &Context) -> BoxedFilter<(Response,)> {
         .and(warp::get())
         .and(request(context))
         .then(async |id, request| respond(usage(id, request).await));
-    list.or(create).unify().or(change).unify().or(usage).unify().or(stop).unify().or(remove).unify().boxed()
+    let why = warp::path!("api" / "projects" / String / "why")
+        .and(warp::get())
+        .and(request(context))
+        .then(async |id, request| respond(why(id, request).await));
+    list.or(create)
+        .unify()
+        .or(why)
+        .unify()
+        .or(change)
+        .unify()
+        .or(usage)
+        .unify()
+        .or(stop)
+        .unify()
+        .or(remove)
+        .unify()
+        .boxed()
 }
 
 fn list(request: Result<Request>) -> Result<Response> {
@@ -85,6 +101,11 @@ async fn usage(id: String, request: Result<Request>) -> Result<Response> {
         Some(usage) => Ok(warp::reply::json(&usage).into_response()),
         None => Err(Refusal::NoCell(id)),
     }
+}
+
+async fn why(id: String, request: Result<Request>) -> Result<Response> {
+    let request = request?.without_query()?;
+    Ok(warp::reply::json(&request.context.projects.why(&project_id(&id)?).await?).into_response())
 }
 
 async fn stop(id: String, request: Result<Request>) -> Result<Response> {

@@ -12,6 +12,7 @@ use super::end::{End, Failure};
 use super::kept::{Kept, Wish};
 use super::socket::{Heard, Socket};
 use super::target::Target;
+use crate::cell::spoken;
 use crate::wire::{Ask, Channel, Hex, Tell, ToServer};
 
 /// The only channel that is used.
@@ -176,6 +177,14 @@ impl Link {
             }
             Heard::Tell(Tell::OutOfDisk { limit_bytes, .. }) => {
                 kept.shown.say(&format!("out of disk: no more than {} MiB, delete something", limit_bytes >> 20));
+            }
+            Heard::Tell(Tell::Frozen { .. }) => {
+                kept.shown.say("frozen, since nothing happened for long: a key has it go on")
+            }
+            Heard::Tell(Tell::Thawed) => kept.shown.unsay("it goes on"),
+            Heard::Tell(Tell::IdleStop { idle_s }) => {
+                let idle = spoken(Duration::from_secs(idle_s));
+                return Err(End::Failed(format!("the project was stopped, since nothing happened in it for {idle}")));
             }
             // The size is the window's, and bells and folders come in the output too.
             Heard::Tell(_) | Heard::Life => {}

@@ -116,7 +116,7 @@ async fn again(target: &Target, near: &mut Near, kept: &mut Kept, mut reason: St
         });
         match opened.await?? {
             Ok(link) => {
-                kept.shown.unsay();
+                kept.shown.unsay("connected again");
                 return Ok(link);
             }
             Err(Failure::Refused(reason)) => return Err(End::Failed(reason)),

@@ -141,10 +141,10 @@ impl Shown {
         self.said = true;
     }
 
-    /// Takes back what was said: there is a connection again.
-    pub(super) fn unsay(&mut self) {
+    /// Takes back what was said, since it isn't so any more.
+    pub(super) fn unsay(&mut self, since: &str) {
         if self.said && !self.output.is_terminal() {
-            eprintln!("cloister: connected again");
+            eprintln!("cloister: {since}");
         }
         self.bring_title_back();
     }

@@ -73,18 +73,23 @@ pub(super) struct Found {
 impl Link {
     /// Connects and hears whose cell it is and what runs in it.
     pub(super) async fn connect(project: &ProjectId, path: &Path) -> Result<(Self, BTreeSet<SessionName>), Error> {
-        let greeted = timeout(ANSWER_WAIT, async {
-            let socket = match UnixSeqpacket::connect(path).await {
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                    return Err(Error::Gone);
-                }
-                connected => connected?,
-            };
-            let mut link = Self { socket };
-            let (hello, _) = link.reply().await?.ok_or(Error::Gone)?;
-            Ok((link, hello))
-        });
-        let (link, hello) = greeted.await.map_err(|_| Error::Silent)??;
+        Self::reach(path).await?.greeted(project).await
+    }
+
+    /// Connects, which a frozen cell allows, too.
+    pub(super) async fn reach(path: &Path) -> Result<Self, Error> {
+        match timeout(ANSWER_WAIT, UnixSeqpacket::connect(path)).await.map_err(|_| Error::Silent)? {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                Err(Error::Gone)
+            }
+            connected => Ok(Self { socket: connected? }),
+        }
+    }
+
+    /// Hears whose cell it is and what runs in it.
+    pub(super) async fn greeted(mut self, project: &ProjectId) -> Result<(Self, BTreeSet<SessionName>), Error> {
+        let hello = timeout(ANSWER_WAIT, self.reply()).await.map_err(|_| Error::Silent)?;
+        let (hello, _) = hello?.ok_or(Error::Gone)?;
         match hello {
             Reply::Hello { version, .. } if !(VERSION_MIN..=VERSION).contains(&version) => {
                 Err(Error::Protocol(format!(
@@ -92,7 +97,7 @@ impl Link {
                 )))
             }
             Reply::Hello { project: theirs, sessions, .. } if theirs == *project && sessions.len() <= SESSIONS_MAX => {
-                Ok((link, sessions.into_iter().collect()))
+                Ok((self, sessions.into_iter().collect()))
             }
             _ => Err(Error::Protocol("the cell doesn't say that it is the project's".to_owned())),
         }

@@ -1,26 +1,32 @@
 //! A running cell, as the server knows it: a socket on which sessions are opened, closed and heard of.
 //!
-//! [`Cell`] is the handle, `driver` the one task behind it, `link` the socket. What comes from the cell is hostile: it is
+//! [`Cell`] is the handle, `driver` the one task behind it, `link` the socket; `rest` freezes a cell in which nothing happens, as
+//! `idle` decides. What comes from the cell is hostile: it is
 //! bounded and checked, and a cell that breaks the protocol is let go. It doesn't know how a cell is started or removed.
 
 mod driver;
+mod idle;
 mod link;
+mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 use sandbox::control::{Label, SessionName, Size};
+use sandbox::freezer::Freezer;
 use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::session::{Hold, Sizing};
 use driver::{Ask, Driver};
+pub(crate) use idle::{Deed, Patience};
 use link::Link;
+pub(crate) use rest::{Fate, Freezers, Standing};
 
 /// How long a cell may take for anything it is asked: a shell starts in milliseconds, on a machine that swaps in seconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -61,8 +67,53 @@ pub(crate) struct State {
     pub(crate) refused: Option<OutOfPids>,
     /// That its disk was full, likewise.
     pub(crate) full: Option<OutOfDisk>,
+    /// Since when it is frozen.
+    pub(crate) frozen: Option<SystemTime>,
     /// How far its life is.
     pub(crate) phase: Phase,
+    /// Why it was told to end, if it was.
+    pub(crate) ending: Option<Ending>,
+}
+
+/// Why a cell is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Somebody asked for it.
+    Asked,
+    /// Its last session has ended.
+    NoSession,
+    /// Nothing has happened in it for so long.
+    Idle(Duration),
+}
+
+impl Ending {
+    /// What the clients of its sessions are told, if they can't know.
+    fn farewell(self) -> Option<String> {
+        match self {
+            Self::Idle(idle) => {
+                Some(format!("the project was stopped, since nothing happened in it for {}", spoken(idle)))
+            }
+            Self::Asked | Self::NoSession => None,
+        }
+    }
+}
+
+/// A time in seconds since 1970.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A time as people say it, in its two largest units, as in `3 h 20 min`.
+pub(crate) fn spoken(time: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(24 * 3600, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let seconds = time.as_secs();
+    let index = UNITS.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(UNITS.len() - 1);
+    let (unit, name) = UNITS[index];
+    let smaller = UNITS.get(index + 1).map(|(smaller, name)| ((seconds % unit) / smaller, name));
+    match smaller.filter(|(count, _)| *count > 0) {
+        Some((count, smaller)) => format!("{} {name} {count} {smaller}", seconds / unit),
+        None => format!("{} {name}", seconds / unit),
+    }
 }
 
 /// The kernel has killed processes of a cell because its memory was used up.
@@ -133,6 +184,10 @@ pub(crate) struct Care {
     pub(crate) keeps: bool,
     /// Whose size the sessions have.
     pub(crate) sizing: Sizing,
+    /// For how long nothing may happen in the cell.
+    pub(crate) patience: Patience,
+    /// What it is frozen by.
+    pub(crate) freezers: Freezers,
 }
 
 /// A handle on a running cell; cheap to clone.
@@ -141,6 +196,8 @@ pub(crate) struct Cell {
     asks: mpsc::Sender<Ask>,
     state: watch::Receiver<State>,
     connection: Arc<()>,
+    /// Keeps others from freezing it, as long as there is a handle.
+    _held: Option<Arc<Freezer>>,
 }
 
 /// A session that was opened for a client.
@@ -153,16 +210,31 @@ pub(crate) struct Opened {
 }
 
 impl Cell {
-    /// Connects to the cell of `project` at `socket` and starts its driver.
-    pub(crate) async fn connect(project: ProjectId, socket: PathBuf, care: Care) -> Result<Self, Error> {
-        let (link, sessions) = Link::connect(&project, &socket).await?;
+    /// Connects to the cell of `project` at `socket` and starts its driver. `waking` has it go on, if it may be frozen, and gives
+    /// what is to be held so that others don't freeze it.
+    pub(crate) async fn connect(
+        project: ProjectId,
+        socket: PathBuf,
+        care: Care,
+        waking: impl Future<Output = Option<Freezer>>,
+    ) -> Result<Self, Error> {
+        let link = Link::reach(&socket).await?;
+        let held = waking.await;
+        let (link, sessions) = link.greeted(&project).await?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let (labels, phase) = (BTreeMap::new(), Phase::Running);
-        let (publish, state) =
-            watch::channel(State { sessions, labels, killed: None, refused: None, full: None, phase });
+        let (publish, state) = watch::channel(State {
+            sessions,
+            labels: BTreeMap::new(),
+            killed: None,
+            refused: None,
+            full: None,
+            frozen: None,
+            phase: Phase::Running,
+            ending: None,
+        });
         let keepers = care.keeps.then(|| asks.downgrade());
         tokio::spawn(Driver::new((project, socket), link, care, asked, keepers, publish).run());
-        Ok(Self { asks, state, connection: Arc::new(()) })
+        Ok(Self { asks, state, connection: Arc::new(()), _held: held.map(Arc::new) })
     }
 
     /// Opens a session for a client, as whose input says it; it is started with `size` and `command` if it isn't running.
@@ -207,9 +279,7 @@ impl Cell {
 
     /// How many clients its sessions have together, of this server's.
     pub(crate) async fn clients(&self) -> Result<usize, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Ask::Clients { reply }).await?;
-        timeout(ANSWER_WAIT, answer).await.map_err(|_| Error::Silent)?.map_err(|_| Error::Gone)
+        self.answered(|reply| Ask::Clients { reply }).await
     }
 
     /// Calls a session something else.
@@ -220,6 +290,16 @@ impl Cell {
     /// Hangs up a session.
     pub(crate) async fn close(&self, session: &SessionName) -> Result<(), Error> {
         self.ask(Ask::Close { session: session.clone() }).await
+    }
+
+    /// Why it is as it is.
+    pub(crate) async fn standing(&self) -> Result<Standing, Error> {
+        self.answered(|reply| Ask::Explain { reply }).await
+    }
+
+    /// Has it go on whatever happens: who looks after it next may not know that cells can be frozen.
+    pub(crate) async fn let_go(&self) -> Result<(), Error> {
+        self.answered(|reply| Ask::LetGo { reply }).await
     }
 
     /// Ends the cell and waits until it has.
@@ -258,6 +338,13 @@ impl Cell {
     /// Whether both are handles on the same connection to the same cell.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.connection, &other.connection)
+    }
+
+    /// Asks what the driver itself answers.
+    async fn answered<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(ask(reply)).await?;
+        timeout(ANSWER_WAIT, answer).await.map_err(|_| Error::Silent)?.map_err(|_| Error::Gone)
     }
 
     async fn ask(&self, ask: Ask) -> Result<(), Error> {

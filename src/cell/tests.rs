@@ -16,7 +16,9 @@ const NEVER: Duration = Duration::from_secs(1000);
 
 fn care(linger: Duration) -> Care {
     let coroner = Coroner::new(|| Box::pin(std::future::ready(None)));
-    Care { coroner, linger, keeps: false, sizing: Sizing::default() }
+    let freezers = Freezers::new(|| Box::pin(std::future::ready(Ok(None))));
+    let patience = Patience::default();
+    Care { coroner, linger, keeps: false, sizing: Sizing::default(), patience, freezers }
 }
 
 struct FakeCell {
@@ -90,8 +92,10 @@ fn run<T>(test: impl AsyncFnOnce(&Path, UnixSeqpacketListener) -> T) -> T {
 }
 
 async fn connected(socket: &Path, listener: &mut UnixSeqpacketListener, linger: Duration) -> (Cell, FakeCell) {
-    let (cell, fake) =
-        tokio::join!(Cell::connect(project(), socket.to_owned(), care(linger)), FakeCell::accept(listener, &[]));
+    let (cell, fake) = tokio::join!(
+        Cell::connect(project(), socket.to_owned(), care(linger), std::future::ready(None)),
+        FakeCell::accept(listener, &[])
+    );
     (cell.unwrap(), fake)
 }
 
@@ -120,7 +124,7 @@ fn answers_come_to_those_who_asked_in_their_order() {
 fn a_session_that_has_ended_is_not_joined_and_another_refusal_is_one() {
     run(async |socket, mut listener| {
         let (cell, fake) = tokio::join!(
-            Cell::connect(project(), socket.to_owned(), care(NEVER)),
+            Cell::connect(project(), socket.to_owned(), care(NEVER), std::future::ready(None)),
             FakeCell::accept(&mut listener, &["main"])
         );
         let (cell, main) = (cell.unwrap(), SessionName::main());
@@ -149,10 +153,13 @@ fn a_cell_of_another_version_or_project_is_refused_by_name() {
         (Reply::Failed { reason: String::new() }, "doesn't say"),
     ] {
         run(async |socket, mut listener| {
-            let (cell, ()) = tokio::join!(Cell::connect(project(), socket.to_owned(), care(NEVER)), async {
-                let fake = FakeCell { socket: listener.accept().await.unwrap() };
-                fake.say(&hello, &[]).await;
-            });
+            let (cell, ()) = tokio::join!(
+                Cell::connect(project(), socket.to_owned(), care(NEVER), std::future::ready(None)),
+                async {
+                    let fake = FakeCell { socket: listener.accept().await.unwrap() };
+                    fake.say(&hello, &[]).await;
+                }
+            );
             let error = cell.unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         });
@@ -162,7 +169,7 @@ fn a_cell_of_another_version_or_project_is_refused_by_name() {
 #[test]
 fn nobody_at_the_socket_is_a_cell_that_is_gone() {
     run(async |socket, listener| {
-        let connect = || Cell::connect(project(), socket.to_owned(), care(NEVER));
+        let connect = || Cell::connect(project(), socket.to_owned(), care(NEVER), std::future::ready(None));
         drop(listener);
         assert!(matches!(connect().await, Err(Error::Gone)));
         std::fs::remove_file(socket).unwrap();
@@ -245,4 +252,19 @@ fn a_cell_with_somebody_elses_session_is_not_idle() {
         let _asked = FakeCell::accept(&mut listener, &[]).await;
         assert_eq!(fake.hears().await, Some(Request::Stop));
     });
+}
+
+#[test]
+fn times_are_said_in_two_units() {
+    for (seconds, said) in [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (61, "1 min 1 s"),
+        (3 * 3600 + 20 * 60 + 5, "3 h 20 min"),
+        (86_400, "1 d"),
+        (90_060, "1 d 1 h"),
+    ] {
+        assert_eq!(spoken(Duration::from_secs(seconds)), said);
+    }
 }

@@ -32,6 +32,9 @@ impl Key {
 /// Longest time in seconds that an idle cell may linger: a day.
 const LINGER_S_MAX: u64 = 24 * 60 * 60;
 
+/// Longest time in seconds that a cell may be idle before it is frozen or stopped: a year.
+pub(crate) const IDLE_S_MAX: u64 = 365 * 24 * 60 * 60;
+
 /// The names of log formats.
 const LOG_FORMATS: [(&str, LogFormat); 4] =
     [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json), ("journal", LogFormat::Journal)];
@@ -162,6 +165,18 @@ pub(crate) const KEYS: &[Key] = &[
             };
             Ok(())
         },
+    },
+    Key {
+        name: "idle_freeze_s",
+        doc: "Seconds without activity after which a cell is frozen until somebody types; 0 is never",
+        get: |config| config.idle_freeze_s.to_string(),
+        set: |config, value| value.number(0, IDLE_S_MAX).map(|seconds| config.idle_freeze_s = seconds),
+    },
+    Key {
+        name: "idle_stop_s",
+        doc: "Seconds without activity after which a cell is stopped with all its sessions; 0 is never",
+        get: |config| config.idle_stop_s.to_string(),
+        set: |config, value| value.number(0, IDLE_S_MAX).map(|seconds| config.idle_stop_s = seconds),
     },
     Key {
         name: "image",

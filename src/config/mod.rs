@@ -17,7 +17,7 @@ use sandbox::policy::Leeway;
 use sandbox::spec::{HostLimits, Limits};
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use keys::{KEYS, help};
+pub(crate) use keys::{IDLE_S_MAX, KEYS, help};
 use value::Value;
 
 /// Where the file lies unless `--config` says otherwise: root's, and below an ordinary user's folder of configuration.
@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) proxy_protocol: bool,
     pub(crate) cell_linger_s: u64,
     pub(crate) cells_at_stop: CellsAtStop,
+    pub(crate) idle_freeze_s: u64,
+    pub(crate) idle_stop_s: u64,
     pub(crate) image: String,
     pub(crate) limits: Limits,
     pub(crate) host: HostLimits,
@@ -122,6 +124,8 @@ impl Default for Config {
             proxy_protocol: false,
             cell_linger_s: 60,
             cells_at_stop: CellsAtStop::Keep,
+            idle_freeze_s: 30 * 60,
+            idle_stop_s: 0,
             image: "default".to_owned(),
             limits: Limits::default(),
             host: HostLimits::default(),
@@ -331,6 +335,7 @@ mod tests {
             allowed_origins = ["https://ide.example.org", "http://localhost:3000"]
             cell_linger_s = 5
             cells_at_stop = "end"
+            idle_freeze_s = 7
             image = "debian:12"
             log_bytes = 65536
             quota = "unenforced"
@@ -379,6 +384,8 @@ mod tests {
             tls: Tls { certificate: Some("/c.pem".into()), key: Some("/k.pem".into()) },
             cell_linger_s: 5,
             cells_at_stop: CellsAtStop::End,
+            idle_freeze_s: 7,
+            idle_stop_s: 0,
             image: "debian:12".to_owned(),
             limits,
             host: HostLimits { cells_max: 30, memory_percent_max: 150, disk_reserve_bytes: 0 },

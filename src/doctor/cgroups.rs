@@ -1,12 +1,14 @@
 //! Whether the limits of a cell can be enforced: each controller on version 2, else on version 1, and writable.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::geteuid;
 use sandbox::measures::delegated;
 use sandbox::spec::ProjectId;
 
 use super::{Finding, kernel_text};
+use crate::cell::spoken;
 use crate::config::Config;
 
 /// What a cell is limited by.
@@ -26,11 +28,8 @@ struct Hierarchy<'a> {
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     if config.cgroup == "none" {
         let remedy = "set cgroup to another name";
-        return vec![Finding::lacks(
-            "cgroups",
-            "none, as configured: no limit of memory, processor and processes",
-            remedy,
-        )];
+        let what = "none, as configured: no limit of memory, processor and processes";
+        return vec![Finding::lacks("cgroups", what, remedy), freezing(config, false)];
     }
     let mounts = kernel_text("/proc/self/mountinfo");
     let hierarchies = hierarchies(&mounts);
@@ -38,7 +37,8 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let user = geteuid();
     if !user.is_root() {
         let delegated = unified.and_then(|unified| delegated(Path::new(unified.place), user.as_raw()));
-        return vec![delegation(delegated)];
+        let freezing = freezing(config, delegated.is_some());
+        return vec![delegation(delegated), freezing];
     }
     // Of a group that exists already, what reached it counts; else what the root can hand down.
     let offered = unified.map(|hierarchy| {
@@ -48,7 +48,26 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     });
     let mut findings = vec![life_cycle(unified)];
     findings.extend(CONTROLLERS.map(|(controller, thing)| limit(controller, thing, &hierarchies, offered.as_deref())));
+    findings.push(freezing(config, unified.is_some_and(|unified| unified.writable)));
     findings
+}
+
+/// Whether cells in which nothing happens can be frozen: a group of version 2 has a freezer, with controllers or without.
+fn freezing(config: &Config, unified: bool) -> Finding {
+    const THING: &str = "idle cells";
+    let after = |seconds: u64, verb: &str| match seconds {
+        0 => format!("never {verb}"),
+        _ => format!("{verb} after {}", spoken(Duration::from_secs(seconds))),
+    };
+    let both = [after(config.idle_freeze_s, "frozen"), after(config.idle_stop_s, "stopped")].join(", ");
+    if unified || (config.idle_freeze_s, config.idle_stop_s) == (0, 0) {
+        return Finding::ok(THING, both);
+    }
+    Finding::lacks(
+        THING,
+        "cells have no cgroup of version 2, so they are neither frozen nor stopped when nothing happens in them",
+        "see cgroups above; or set idle_freeze_s = 0 and idle_stop_s = 0",
+    )
 }
 
 /// Whether an ordinary user's cells can be limited, by what a service manager has delegated.
@@ -160,6 +179,15 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(life_cycle(found.get(1)).state, State::Fails);
+    }
+
+    #[test]
+    fn idle_cells_need_version_2_if_something_is_to_become_of_them() {
+        let config = Config::default();
+        assert_eq!(freezing(&config, true).detail, "frozen after 30 min, never stopped");
+        assert_eq!(freezing(&config, false).state, State::Lacks);
+        let never = Config { idle_freeze_s: 0, ..config };
+        assert_eq!(freezing(&never, false), Finding::ok("idle cells", "never frozen, never stopped"));
     }
 
     #[test]

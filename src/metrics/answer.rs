@@ -14,8 +14,10 @@ pub(crate) struct Now {
     pub(crate) version: &'static str,
     /// Clients on WebSockets.
     pub(crate) clients: usize,
-    /// Cells in which sessions can be opened, that were told to end, and that are just being started or removed.
+    /// Cells in which sessions can be opened, the frozen ones apart; that were told to end, and that are just being started or
+    /// removed.
     pub(crate) running: usize,
+    pub(crate) frozen: usize,
     pub(crate) stopping: usize,
     pub(crate) changing: usize,
     /// Sessions in all of them.
@@ -46,10 +48,13 @@ impl Answer {
         self.gauge("cloister_websocket_clients", "Clients on WebSockets", now.clients as f64);
         let cells = self.gauges(
             "cloister_cells",
-            "Cells: those in which sessions can be opened, that were told to end, that are just being started or removed",
+            "Cells: those in which sessions can be opened, the frozen ones apart, that were told to end, that are just being \
+             started or removed",
             &["state"],
         );
-        for (state, count) in [("running", now.running), ("stopping", now.stopping), ("changing", now.changing)] {
+        for (state, count) in
+            [("running", now.running), ("frozen", now.frozen), ("stopping", now.stopping), ("changing", now.changing)]
+        {
             cells.with_label_values(&[state]).set(count as f64);
         }
         let sessions = self.gauges("cloister_sessions", "Sessions with a client, and without", &["state"]);

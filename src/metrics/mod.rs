@@ -30,8 +30,17 @@ const STATUSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const LIMITS: [&str; 3] = ["memory", "pids", "disk"];
 const REASONS: [&str; 8] = ["settings", "launcher", "busy", "cell", "io", "host_cells", "host_memory", "host_disk"];
 const FORCED: [&str; 2] = ["false", "true"];
-const VERBS: [&str; 8] =
-    ["start_cell", "remove_cell", "remove_project", "set_limits", "usage", "orphans", "unpack", "remove_layer"];
+const VERBS: [&str; 9] = [
+    "start_cell",
+    "remove_cell",
+    "remove_project",
+    "set_limits",
+    "usage",
+    "freezer",
+    "orphans",
+    "unpack",
+    "remove_layer",
+];
 
 /// All that is counted.
 pub(crate) struct Metrics {
@@ -50,6 +59,10 @@ pub(crate) struct Metrics {
     pub(crate) cells_started: IntCounter,
     pub(crate) cells_adopted: IntCounter,
     cells_ended: IntCounterVec,
+    pub(crate) cells_frozen: IntCounter,
+    pub(crate) cells_thawed: IntCounter,
+    pub(crate) cells_stopped_idle: IntCounter,
+    pub(crate) cell_thaw: Histogram,
     cell_start_failures: IntCounterVec,
     pub(crate) cell_start: Histogram,
     limits_met: IntCounterVec,
@@ -110,6 +123,18 @@ impl Metrics {
                 "Cells that ended, and whether by force since they didn't when they were told to",
                 "forced",
                 &FORCED,
+            ),
+            cells_frozen: of
+                .counter("cloister_cells_frozen_total", "How often a cell was frozen, since nothing happened in it"),
+            cells_thawed: of.counter("cloister_cells_thawed_total", "How often a frozen cell went on"),
+            cells_stopped_idle: of.counter(
+                "cloister_cells_stopped_idle_total",
+                "Cells that were told to end, since nothing happened in them",
+            ),
+            cell_thaw: of.histogram(
+                "cloister_cell_thaw_seconds",
+                "From the first input for a frozen cell, or a request, until its processes were told to go on",
+                &ECHO_BUCKETS,
             ),
             cell_start_failures: of.counters(
                 "cloister_cell_start_failures_total",

@@ -5,11 +5,9 @@
 //! theirs; the launcher lets only one cell of a project run.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, AsRawFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::ready;
 use futures_util::stream::{self, StreamExt};
@@ -20,7 +18,7 @@ use sandbox::spec::{CellSpec, ProjectId};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Error, Projects};
-use crate::cell::{self, Care, Cell, Coroner, Opened};
+use crate::cell::{self, Cell, Opened};
 use crate::metrics::metrics;
 
 /// How many cells are told to end at the same time.
@@ -141,6 +139,7 @@ impl Projects {
             this.end(&id, &mut held).await?;
             // Files may belong to any user of the cell: only the launcher can remove them all.
             this.0.launch.remove_project(&id).await?;
+            this.0.ends.forget(&id);
             this.leave(&id, held);
             tracing::info!(project = %id, "removed");
             Ok(())
@@ -228,7 +227,8 @@ impl Projects {
                 }
                 Err(error) => return Err(error),
             };
-            match self.connect(id).await {
+            let connected = if adopted { self.connect(id).await } else { self.connect_new(id).await };
+            match connected {
                 Ok(cell) => {
                     tracing::info!(project = %id, adopted, "cell is running");
                     if adopted {
@@ -268,23 +268,6 @@ impl Projects {
         self.spec(&spec.project).is_ok_and(|now| now.layers != spec.layers)
     }
 
-    pub(super) async fn connect(&self, id: &ProjectId) -> Result<Cell, cell::Error> {
-        // The run directory may lie where this user can't go; its descriptor leads there.
-        let socket = PathBuf::from(format!("/proc/self/fd/{}/cells/{id}.sock", self.0.run.as_fd().as_raw_fd()));
-        let (launch, project) = (self.0.launch.clone(), id.clone());
-        let care = Care {
-            coroner: Coroner::new(move || {
-                let (launch, project) = (launch.clone(), project.clone());
-                Box::pin(async move { launch.usage(&project).await.ok()?.memory.victim })
-            }),
-            linger: Duration::from_secs(self.0.config.cell_linger_s),
-            keeps: self.0.keeps,
-            // A cell that runs is looked after even if its settings have become wrong: the next start says so.
-            sizing: self.0.folder.settings(id, &self.0.config).map(|settings| settings.size).unwrap_or_default(),
-        };
-        Cell::connect(id.clone(), socket, care).await
-    }
-
     /// Records the sessions that a cell has already, if the project wants that; and removes what is left of the cell once it
     /// has ended, whoever ended it.
     fn look_after(&self, id: &ProjectId, cell: &Cell) {
@@ -295,6 +278,7 @@ impl Projects {
         tokio::spawn(async move {
             let gone = cell.gone().await;
             metrics().cell_ended(gone.is_err());
+            this.0.ends.note(&id, cell.state().ending);
             let mut held = this.place(&id).lock_owned().await;
             if held.as_ref().is_some_and(|held| held.is(&cell)) {
                 *held = None;

@@ -24,8 +24,10 @@ const ASKED_WAIT: Duration = Duration::from_secs(2);
 /// How many cells and sessions there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Census {
-    /// Cells in which sessions can be opened.
+    /// Cells in which sessions can be opened, but for the frozen ones.
     pub(crate) running: usize,
+    /// Those in which nothing runs until somebody types.
+    pub(crate) frozen: usize,
     /// Those that were told to end.
     pub(crate) stopping: usize,
     /// Those that are just being started or removed.
@@ -54,6 +56,7 @@ impl Projects {
             let state = state.borrow();
             census.sessions += state.sessions.len();
             match state.phase {
+                Phase::Running if state.frozen.is_some() => census.frozen += 1,
                 Phase::Running => census.running += 1,
                 Phase::Stopping => census.stopping += 1,
                 Phase::Gone => census.changing += 1,

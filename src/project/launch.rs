@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use sandbox::freezer::Freezer;
 use sandbox::launcher::{Error as Refusal, Given, Launcher, Request};
 use sandbox::orphans::Orphans;
 use sandbox::spec::{CellSpec, Limits, ProjectId};
@@ -76,6 +77,15 @@ impl Launch {
         }
     }
 
+    /// What freezes and thaws a running cell; `None` where cells have none.
+    pub(super) async fn freezer(&self, project: &ProjectId) -> Result<Option<Freezer>, Error> {
+        match self.ask(Request::Freezer { project: project.clone() }).await? {
+            Given::Freezer(freezer) => Ok(Some(freezer)),
+            Given::Nothing => Ok(None),
+            Given::Usage(_) | Given::Orphans(_) => Err(something_else()),
+        }
+    }
+
     /// Asks what is answered soonest, about whom it doesn't matter.
     pub(super) async fn ask_for_life(&self) -> Result<(), Error> {
         let anybody = ProjectId::parse("anybody").expect("it is an id");
@@ -120,6 +130,7 @@ fn verb(request: &Request) -> &'static str {
         Request::SetLimits { .. } => "set_limits",
         Request::Usage { .. } => "usage",
         Request::Orphans => "orphans",
+        Request::Freezer { .. } => "freezer",
         Request::Unpack { .. } => "unpack",
         Request::RemoveLayer { .. } => "remove_layer",
     }

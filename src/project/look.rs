@@ -24,6 +24,9 @@ pub(crate) struct Seen {
     pub(crate) project: ProjectId,
     /// What becomes of it.
     pub(crate) state: Phase,
+    /// Whether it stands still, since nothing happened in it.
+    #[serde(default)]
+    pub(crate) frozen: bool,
     /// Seconds since it was started, by the host's clock.
     pub(crate) uptime_s: Option<u64>,
     /// How many sessions it has, if this server is connected to it: others' cells are found by who opens them.
@@ -60,6 +63,7 @@ impl Projects {
             };
             seen.push(Seen {
                 state: cell.as_ref().map_or(Phase::Running, |cell| cell.state().phase),
+                frozen: cell.as_ref().is_some_and(|cell| cell.state().frozen.is_some()),
                 uptime_s: self.uptime_s(&project),
                 sessions: cell.as_ref().map(sessions),
                 clients,

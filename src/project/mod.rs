@@ -5,6 +5,7 @@
 
 mod cells;
 mod census;
+mod connect;
 mod folder;
 mod image;
 mod launch;
@@ -14,6 +15,7 @@ mod orphans;
 mod record;
 mod release;
 mod settings;
+mod why;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -38,6 +40,8 @@ use launch::Launch;
 pub(crate) use look::Seen;
 pub(crate) use record::Recorded;
 pub(crate) use settings::Changes;
+use why::Ends;
+pub(crate) use why::{Activity, Condition, Step, Why};
 
 /// Why a project or its cell isn't to be had.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +129,7 @@ struct Shared {
     keeps: bool,
     recorders: Recorders,
     rooms: Rooms,
+    ends: Ends,
     /// Whether the cells that ran before this process are looked after.
     settled: AtomicBool,
     /// Held while running cells are asked what they use.
@@ -151,6 +156,7 @@ impl Projects {
             run,
             keeps,
             recorders: Recorders::default(),
+            ends: Ends::default(),
             rooms: Rooms { state: layers, projects: copied },
             settled: AtomicBool::new(false),
             asking: tokio::sync::Mutex::default(),

@@ -7,7 +7,8 @@ use sandbox::spec::{DISK_BYTES_MAX, DISK_BYTES_MIN, IO_BYTES_PER_S_MIN, Limits, 
 use serde::Deserialize;
 use toml_edit::{DocumentMut, Item, Table, TomlError, Value};
 
-use crate::config::Config;
+use crate::cell::Patience;
+use crate::config::{Config, IDLE_S_MAX};
 use crate::session::Sizing;
 
 /// Largest environment in bytes, names and values together: with it a cell's spec fits in a message to the launcher.
@@ -29,6 +30,7 @@ pub(super) struct Settings {
     pub(super) record: bool,
     pub(super) autostart: bool,
     pub(super) size: Sizing,
+    pub(super) patience: Patience,
     pub(super) policy: Choice,
 }
 
@@ -43,6 +45,8 @@ struct Written {
     record: bool,
     autostart: bool,
     size: Option<String>,
+    idle_freeze_s: Option<u64>,
+    idle_stop_s: Option<u64>,
     policy: WrittenPolicy,
 }
 
@@ -72,7 +76,12 @@ pub(super) fn parse(text: &str, config: &Config) -> Result<Settings, String> {
         let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
         format!("{}: {}", before.matches('\n').count() + 1, quoted(error.message()))
     })?;
-    let Written { image, limits, env, network, record, autostart, size, policy } = written;
+    let Written { image, limits, env, network, record, autostart, size, idle_freeze_s, idle_stop_s, policy } = written;
+    for (name, seconds) in [("idle_freeze_s", idle_freeze_s), ("idle_stop_s", idle_stop_s)] {
+        if seconds.is_some_and(|seconds| seconds > IDLE_S_MAX) {
+            return Err(format!(" {name} must be 0 for never, or at most {IDLE_S_MAX}, is {}", seconds.unwrap_or(0)));
+        }
+    }
     let settings = Settings {
         image: image.unwrap_or_else(|| config.image.clone()),
         limits: Limits {
@@ -90,6 +99,10 @@ pub(super) fn parse(text: &str, config: &Config) -> Result<Settings, String> {
         record,
         autostart,
         size: size.map_or(Ok(Sizing::default()), |size| size.parse()).map_err(|reason| format!(" size {reason}"))?,
+        patience: Patience::from_seconds(
+            idle_freeze_s.unwrap_or(config.idle_freeze_s),
+            idle_stop_s.unwrap_or(config.idle_stop_s),
+        ),
         policy: choice(policy, config).map_err(|reason| format!(" policy.{reason}"))?,
     };
     check(&settings).map_err(|reason| format!(" {reason}"))?;
@@ -173,6 +186,8 @@ pub(super) fn template(image: Option<&str>) -> Result<String, String> {
          # network = \"none\"\n\
          # record = false  # true: every session that starts from then on is written to recordings/\n\
          # autostart = false  # true: its cell starts with the server, with the session main\n\
+         # idle_freeze_s = 1800  # 0: never frozen, however long nothing happens in its cell\n\
+         # idle_stop_s = 0  # 86_400: stopped after a day in which nothing happens\n\
          # size = \"latest\"  # whose terminal's size sessions have: \"smallest\" of all, or \"120x40\" whoever is there\n\
          \n\
          # [limits]\n\
@@ -346,6 +361,10 @@ mod tests {
         assert!(wrong("image = 7").starts_with("1: invalid type: integer `7`"));
         assert!(wrong("= 1").starts_with("1: "));
         assert!(wrong("size = '80'").starts_with(" size must be"));
+        assert_eq!(
+            wrong("idle_stop_s = 31536001"),
+            " idle_stop_s must be 0 for never, or at most 31536000, is 31536001"
+        );
         assert_eq!(wrong("[limits]\npids_max = 0"), " limits.pids_max must be at least 8, is 0");
         assert!(
             wrong("[limits]\ndisk_bytes_max = 1")

@@ -167,6 +167,7 @@ impl Hold {
     pub(crate) async fn impose(self, size: Size) -> io::Result<()> {
         let mut data = Data::new(self.data)?;
         self.session.clients.impose(size);
+        self.session.activity.stir();
         let mut packet = Vec::new();
         ToCell::Resize(size).encode(&mut packet);
         while !data.send(&packet) {
@@ -582,7 +583,12 @@ impl Attachment {
         self.packet.clear();
         frame.encode(&mut self.packet);
         debug_assert!(self.packet.len() <= FRAME_BYTES_MAX);
-        self.data.send(&self.packet)
+        let sent = self.data.send(&self.packet);
+        // Behind what waits in the socket, so that a frozen cell finds it there once it goes on. A credit changes nothing for one.
+        if !matches!(frame, ToCell::Credit { .. }) {
+            self.session.activity.stir();
+        }
+        sent
     }
 }
 

@@ -4,6 +4,7 @@
 //! a cursor into the log and a data socket of its own, so a keystroke and its echo each cross one task, and no queue. The
 //! `keeper` feeds the screen in its own time. It knows neither HTTP nor WebSocket.
 
+mod activity;
 mod attachment;
 mod clients;
 mod cursor;
@@ -17,13 +18,14 @@ mod view;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sandbox::control::Life;
 use sandbox::log::{LogError, LogReader};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use activity::Activity;
 pub(crate) use attachment::{Attachment, Hold, Output, Presence, Start, Who, random};
 use clients::Clients;
 pub(crate) use keeper::{Keep, keep};
@@ -51,6 +53,8 @@ pub(crate) struct Session {
     view: Mutex<View>,
     clients: Clients,
     news: Mutex<News>,
+    /// The cell's.
+    activity: Arc<Activity>,
     /// Whether a client has seen output that the screen may not have: said once until the keeper has looked.
     watched: AtomicBool,
     seen: Notify,
@@ -93,6 +97,7 @@ impl Session {
             view: Mutex::new(view),
             clients: Clients::default(),
             news: Mutex::default(),
+            activity: Arc::default(),
             watched: AtomicBool::new(false),
             seen: Notify::new(),
             grown: Notify::new(),
@@ -103,6 +108,11 @@ impl Session {
     /// The same with a rule for its size.
     pub(crate) fn sized_by(self, sizing: Sizing) -> Self {
         Self { clients: Clients::sized_by(sizing), ..self }
+    }
+
+    /// The same in a cell of which this is known.
+    pub(crate) fn sharing(self, activity: Arc<Activity>) -> Self {
+        Self { activity, ..self }
     }
 
     /// Which of all that had its name.
@@ -138,6 +148,11 @@ impl Session {
     /// It has ended: its keeper may go.
     pub(crate) fn end(&self) {
         self.ended.cancel();
+    }
+
+    /// Why the cell ends that it runs in, if that is for a reason that clients are to hear.
+    pub(crate) fn farewell(&self) -> Option<&str> {
+        self.activity.farewell()
     }
 
     /// A client has seen output.

@@ -93,6 +93,7 @@ pub(super) mod tests {
         Seen {
             project: ProjectId::parse(project).unwrap(),
             state: Phase::Running,
+            frozen: false,
             uptime_s: Some(90_061),
             sessions: Some(1),
             clients: Some(clients),

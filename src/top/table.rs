@@ -62,6 +62,7 @@ fn line(row: &Row, width: usize) -> String {
     let waits = |stall: Option<Stall>| stall.map_or("-".to_owned(), |stall| format!("{:.1}", stall.some_percent));
     let pressure = usage.map(|usage| usage.pressure.clone()).unwrap_or_default();
     let cpu = match seen.state {
+        Phase::Running if seen.frozen => "frozen".to_owned(),
         Phase::Running => row.cpu_percent.map_or("-".to_owned(), |percent| format!("{percent:.1}")),
         Phase::Stopping | Phase::Gone => "ends".to_owned(),
     };

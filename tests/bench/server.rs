@@ -61,11 +61,16 @@ pub(crate) struct Traces {
 impl Server {
     /// Imports the default image and starts a server.
     pub(crate) fn start(folder: &Folder) -> anyhow::Result<Self> {
+        Self::start_with(folder, "")
+    }
+
+    /// The same with a configuration of its own.
+    pub(crate) fn start_with(folder: &Folder, config: &str) -> anyhow::Result<Self> {
         let hierarchies = hierarchies()?;
         let at = |name: &str| folder.path().join(name);
         let cgroup = format!("cloister-bench-{}", std::process::id());
         let places = Places { state: at("state"), projects: at("projects"), run: at("run"), cgroup };
-        std::fs::write(at("config.toml"), "")?;
+        std::fs::write(at("config.toml"), config)?;
         let imported = places.command(&["image", "import", folder::layout()?, "--name", "default"]).output()?;
         ensure!(imported.status.success(), "import the image: {}", last_line(&imported.stderr));
         let log = at("log");
@@ -107,6 +112,24 @@ impl Server {
     /// Pid of the server.
     pub(crate) fn pid(&self) -> i32 {
         self.process.id().cast_signed()
+    }
+
+    /// Pid of the launcher.
+    pub(crate) fn launcher(&self) -> i32 {
+        self.launcher
+    }
+
+    /// Whether the cell of a project is frozen.
+    pub(crate) fn is_frozen(&self, project: &str) -> bool {
+        let events = self.groups().map(|group| std::fs::read_to_string(group.join(project).join("cgroup.events")));
+        events.flatten().any(|events| events.contains("frozen 1"))
+    }
+
+    /// How long the processes of all cells have worked so far, in nanoseconds.
+    pub(crate) fn cells_processor_ns(&self) -> anyhow::Result<u64> {
+        let mut stats = self.groups().filter_map(|group| std::fs::read_to_string(group.join("cpu.stat")).ok());
+        let us = stats.find_map(|stat| stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok()));
+        us.map(|us: u64| us * 1000).context("version 2 of cgroups counts the processor time of groups, and isn't there")
     }
 
     /// How long the server's process has worked so far (proc_pid_stat(5)).

@@ -23,6 +23,7 @@ fn where_cells_run_nothing_fails() {
     let (status, report) = doctor(&server, &[]);
     assert_eq!((status, &report["cells"]), (Some(0), &Value::Bool(true)), "{report:#}");
     assert_eq!(finding(&report, "runner image")["state"], "ok");
+    assert_eq!(finding(&report, "idle cells")["detail"], "frozen after 30 min, never stopped");
 }
 
 #[test]

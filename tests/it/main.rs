@@ -15,6 +15,7 @@ mod host;
 mod hostile;
 mod housekeeping;
 mod http;
+mod idle;
 mod images;
 mod limits;
 mod living;

@@ -77,7 +77,7 @@ async fn main() {
     }
     guest = kills(&mut clients, &server, guest).await;
     limits::hold(&server, &mut guest).await;
-    idle::freeze(&server, &mut guest).await;
+    idle::rest(&server, &mut guest).await;
     hardship::endure(&mut clients, &server, &mut guest).await;
     reboots(&mut guest, &server).await;
     tarball(&mut guest, &server).await;

@@ -17,3 +17,16 @@ export function clockText(seconds: number): string {
   const two = (number: number) => String(number).padStart(2, "0");
   return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
+
+const SPANS = [
+  [86_400, "d"],
+  [3600, "h"],
+  [60, "min"],
+  [1, "s"],
+] as const;
+
+/** Seconds as people say them, in the largest unit: `45 s`, `30 min`, `4 h`. */
+export function spanText(seconds: number): string {
+  const [unit, name] = SPANS.find(([unit]) => seconds >= unit) ?? SPANS[3];
+  return `${Math.floor(seconds / unit)} ${name}`;
+}

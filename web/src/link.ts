@@ -17,6 +17,12 @@ export type LinkState =
   | { readonly kind: "halted"; readonly reason: string }
   | { readonly kind: "locked"; readonly refused: boolean };
 
+/** How the project's cell is: frozen since nothing happened in it, or stopped for that after so many seconds. */
+export type Rest =
+  | { readonly kind: "awake" }
+  | { readonly kind: "frozen" }
+  | { readonly kind: "stopped"; readonly idleS: number };
+
 /** What a link tells. */
 export interface LinkEvents {
   /** The state changed. */
@@ -29,6 +35,8 @@ export interface LinkEvents {
   outOfPids(limit: number): void;
   /** The project has no room left on its disk. */
   outOfDisk(limitBytes: number): void;
+  /** The cell was frozen, goes on, or is being stopped since nothing happens in it. */
+  rest(rest: Rest): void;
   /** How long a message takes there and back. */
   lag(ms: number): void;
 }
@@ -182,6 +190,9 @@ export class Link {
     else if (tell.type === "out_of_memory") this.#events.outOfMemory(tell.limit_bytes, tell.victim);
     else if (tell.type === "out_of_pids") this.#events.outOfPids(tell.limit);
     else if (tell.type === "out_of_disk") this.#events.outOfDisk(tell.limit_bytes);
+    else if (tell.type === "frozen") this.#events.rest({ kind: "frozen" });
+    else if (tell.type === "idle_stop") this.#events.rest({ kind: "stopped", idleS: tell.idle_s });
+    else if (tell.type === "thawed" || tell.type === "hello") this.#events.rest({ kind: "awake" });
     else if (tell.type === "sessions") {
       this.#sessions = tell.sessions;
       this.#events.sessions(tell.sessions, tell.labels ?? {});

@@ -12,7 +12,7 @@ import { confirmed } from "./confirm";
 import { Consent } from "./consent";
 import { Corner } from "./corner";
 import { Labels } from "./labels";
-import { Link, type LinkState } from "./link";
+import { Link, type LinkState, type Rest } from "./link";
 import { Look } from "./look";
 import { Menu } from "./menu";
 import { addressFor, placeOf, SESSION_DEFAULT, type Place } from "./place";
@@ -32,6 +32,7 @@ import { Touch } from "./touch";
 function start(place: Place): void {
   let token = takeToken();
   let lagMs: number | undefined;
+  let rest: Rest = { kind: "awake" };
   const choice = new Choice();
   const labels = new Labels();
   const look = new Look(choice, () => {
@@ -58,6 +59,10 @@ function start(place: Place): void {
     outOfMemory: (limitBytes, victim) =>
       status.remark(`out of memory: ${victim ?? "a program"} was killed (limit ${bytesText(limitBytes)})`),
     outOfPids: (limit) => status.remark(`out of processes: no more than ${limit} at once, end some`),
+    rest: (now) => {
+      rest = now;
+      review();
+    },
     outOfDisk: (limitBytes) => status.remark(`out of disk: no more than ${bytesText(limitBytes)}, delete something`),
     lag: (ms) => {
       corner.lag((lagMs = ms));
@@ -80,6 +85,8 @@ function start(place: Place): void {
       changed: () => review(),
       state: (tab, state) => {
         if (state.kind === "ended" && state.well) tabs.remove(tab);
+        // Another cell: how the last one ended is over.
+        if (state.kind === "there" && rest.kind === "stopped") rest = { kind: "awake" };
         review();
       },
       rang: (tab) => bell.ring(tab === tabs.shown ? tab.pane : undefined, choice.now.bellSound),
@@ -135,7 +142,7 @@ function start(place: Place): void {
   // Shows how things are now. Called for whatever changed: there is little to draw, and nothing to forget.
   function review(): void {
     const tab = tabs.shown;
-    status.say(sayingOf(link.state, tab?.state, tab?.waiting ?? 0));
+    status.say(sayingOf(link.state, tab?.state, tab?.waiting ?? 0, rest));
     corner.people(tab?.company, place.view);
     corner.recorded(recordings.has(tab?.session ?? ""));
     bar.draw();

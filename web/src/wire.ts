@@ -58,6 +58,9 @@ export type Tell =
   | { readonly type: "out_of_memory"; readonly kills: number; readonly limit_bytes: number; readonly victim?: string }
   | { readonly type: "out_of_pids"; readonly refusals: number; readonly limit: number }
   | { readonly type: "out_of_disk"; readonly times: number; readonly limit_bytes: number }
+  | { readonly type: "frozen"; readonly since: number }
+  | { readonly type: "thawed" }
+  | { readonly type: "idle_stop"; readonly idle_s: number }
   | { readonly type: "pong"; readonly id: number }
   | ({ readonly channel: number } & ChannelTell);
 

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::wire::{Answer, MESSAGE_BYTES_MAX, Progress, Request, Settings};
 use crate::admission::Shortage;
+use crate::freezer::Freezer;
 use crate::orphans::Orphans;
 use crate::packet;
 use crate::spec::{LayerId, ProjectId};
@@ -66,6 +67,8 @@ pub enum Given {
     Usage(Box<Usage>),
     /// What was left over.
     Orphans(Box<Orphans>),
+    /// A cell's freezer.
+    Freezer(Freezer),
 }
 
 /// A connection to the launcher.
@@ -168,6 +171,9 @@ impl Launcher {
     pub fn answer(&mut self) -> Result<Given, Error> {
         match packet::receive_json(&self.socket, MESSAGE_BYTES_MAX)? {
             Some((Answer::Done, _)) => Ok(Given::Nothing),
+            Some((Answer::Freezer { files }, descriptors)) => {
+                Ok(Freezer::new(files, descriptors).map_or(Given::Nothing, Given::Freezer))
+            }
             Some((Answer::Usage(usage), _)) => Ok(Given::Usage(usage)),
             Some((Answer::Orphans(orphans), _)) => Ok(Given::Orphans(orphans)),
             Some((Answer::NoCell, _)) => Err(Error::NoCell),

@@ -118,11 +118,26 @@ fn work(mut workshop: Workshop, children: &SignalFd, clients: &mut Clients, unpa
 fn serve_one(workshop: &mut Workshop, unpack: Unpack, client: &OwnedFd) -> Option<()> {
     let reply = match packet::receive_json::<Request>(client, MESSAGE_BYTES_MAX) {
         Ok(None) => return None,
-        Ok(Some((request, descriptors))) => handle(workshop, unpack, request, descriptors).unwrap_or_else(failed),
+        Ok(Some((request, descriptors))) => {
+            handle(workshop, unpack, request, descriptors).unwrap_or_else(|failure| failed(failure).into())
+        }
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
-        Err(error) => failed(Failure::new("read a request", error)),
+        Err(error) => failed(Failure::new("read a request", error)).into(),
     };
-    answer(client, &reply).ok()
+    let descriptors: Vec<_> = reply.descriptors.iter().map(OwnedFd::as_fd).collect();
+    packet::send_json(client, &reply.answer, &descriptors).ok()
+}
+
+/// An answer with what comes along.
+struct Reply {
+    answer: Answer,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, descriptors: Vec::new() }
+    }
 }
 
 /// The connection, moved away from standard input: forks keep the standard three, and shall not keep this.
@@ -165,32 +180,39 @@ fn handle(
     unpack: Unpack,
     request: Request,
     descriptors: Vec<OwnedFd>,
-) -> Result<Answer, Failure> {
-    match request {
-        Request::StartCell(spec) => Ok(match workshop.launch(&spec)? {
+) -> Result<Reply, Failure> {
+    let answer = match request {
+        Request::StartCell(spec) => match workshop.launch(&spec)? {
             Launched::Started => Answer::Done,
             Launched::Running => Answer::Running,
             Launched::HostFull(shortage) => Answer::HostFull(shortage),
-        }),
-        Request::RemoveCell { project } => workshop.remove(&project).map(|()| Answer::Done),
-        Request::RemoveProject { project } => remove_project(workshop, &project),
+        },
+        Request::RemoveCell { project } => workshop.remove(&project).map(|()| Answer::Done)?,
+        Request::RemoveProject { project } => remove_project(workshop, &project)?,
         Request::SetLimits { project, limits } => {
             check_limits(&limits)?;
-            Ok(match workshop.change(&project, &limits)? {
+            match workshop.change(&project, &limits)? {
                 Ok(Changed::Done) => Answer::Done,
                 Ok(Changed::NoCell) => Answer::NoCell,
                 Ok(Changed::MemoryInUse(bytes)) => Answer::MemoryInUse { bytes },
                 Err(shortage) => Answer::HostFull(shortage),
-            })
+            }
         }
         Request::Usage { project } => {
-            let usage = workshop.usage(&project)?;
-            Ok(usage.map_or(Answer::NoCell, |usage| Answer::Usage(Box::new(usage))))
+            workshop.usage(&project)?.map_or(Answer::NoCell, |usage| Answer::Usage(Box::new(usage)))
         }
-        Request::Orphans => workshop.orphans().map(|orphans| Answer::Orphans(Box::new(orphans))),
-        Request::Unpack { request } => start_worker(workshop, unpack, &request, descriptors),
-        Request::RemoveLayer { layer } => remove_layer(workshop, &layer),
-    }
+        Request::Orphans => workshop.orphans().map(|orphans| Answer::Orphans(Box::new(orphans)))?,
+        Request::Freezer { project } => match workshop.cgroups.freezer(&project)? {
+            Some(files) => {
+                let (files, descriptors) = files.into_iter().unzip();
+                return Ok(Reply { answer: Answer::Freezer { files }, descriptors });
+            }
+            None => Answer::NoCell,
+        },
+        Request::Unpack { request } => start_worker(workshop, unpack, &request, descriptors)?,
+        Request::RemoveLayer { layer } => remove_layer(workshop, &layer)?,
+    };
+    Ok(answer.into())
 }
 
 /// What is refused of a request for a cell before anything is done for it; an error names the field.

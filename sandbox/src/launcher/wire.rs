@@ -75,6 +75,11 @@ pub enum Request {
     },
     /// Say what was left over when the launcher started, and what is kept of that. Answered by [`Answer::Orphans`].
     Orphans,
+    /// Give what freezes and thaws a running cell. Answered by [`Answer::Freezer`].
+    Freezer {
+        /// Whose.
+        project: ProjectId,
+    },
     /// Remove an unpacked layer that no running cell uses.
     RemoveLayer {
         /// Which.
@@ -103,6 +108,12 @@ pub enum Answer {
     Usage(Box<Usage>),
     /// What was left over.
     Orphans(Box<Orphans>),
+    /// What freezes the cell, see [`crate::freezer::Freezer`]: descriptors of files of its cgroup of version 2. None where it
+    /// has no such group.
+    Freezer {
+        /// The files' names, in the order of their descriptors.
+        files: Vec<String>,
+    },
     /// The layer can't go: this project's cell uses it.
     InUse {
         /// Whose cell.

@@ -105,7 +105,8 @@ impl Hold {
                 Output::Ended(exit) => Message::Last(Tell::Exited { channel, exit }),
                 Output::Lost(error) => {
                     tracing::info!(channel = channel.0, %error, "a session is lost");
-                    Message::Last(Tell::Lost { channel, message: "the cell ended".to_owned() })
+                    let message = self.attachment.session().farewell().unwrap_or("the cell ended").to_owned();
+                    Message::Last(Tell::Lost { channel, message })
                 }
             };
             return Poll::Ready(message);

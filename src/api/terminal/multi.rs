@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::hold::{Hold, Message};
 use super::pulse::{End, Pulse};
-use crate::cell::{Opened, OutOfDisk, OutOfMemory, OutOfPids, State};
+use crate::cell::{Ending, Opened, OutOfDisk, OutOfMemory, OutOfPids, State, seconds};
 use crate::project::{self, Projects};
 use crate::session::{Attachment, Presence, Start, Who};
 use crate::wire::{Ask, CHANNELS_MAX, Channel, Hex, Resume, Role, Tell, ToServer};
@@ -57,6 +57,10 @@ struct Told {
     killed: Option<OutOfMemory>,
     refused: Option<OutOfPids>,
     full: Option<OutOfDisk>,
+    /// Since when it is frozen, in seconds since 1970.
+    frozen: Option<u64>,
+    /// For how long nothing had happened in it when it was stopped for that, in seconds.
+    idle_s: Option<u64>,
 }
 
 /// Something that was asked of the cell is done.
@@ -90,7 +94,8 @@ impl Multi {
     pub(super) fn new(socket: Socket, projects: Projects, project: ProjectId) -> Self {
         let hello = Tell::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), project: project.to_string() };
         let told = Told::of(projects.state(&project));
-        let tells = VecDeque::from([hello, told.sessions()]);
+        let mut tells = VecDeque::from([hello, told.sessions()]);
+        tells.extend(told.frozen.map(|since| Tell::Frozen { since }));
         Self {
             socket,
             projects,
@@ -346,6 +351,13 @@ impl Multi {
         if let Some(OutOfDisk { times, limit_bytes }) = self.told.full.filter(|now| earlier.full != Some(*now)) {
             self.tell_anew(Tell::OutOfDisk { times, limit_bytes })?;
         }
+        if earlier.frozen != self.told.frozen {
+            self.tells.retain(|tell| !matches!(tell, Tell::Frozen { .. } | Tell::Thawed));
+            self.tell(self.told.frozen.map_or(Tell::Thawed, |since| Tell::Frozen { since }))?;
+        }
+        if let Some(idle_s) = self.told.idle_s.filter(|_| earlier.idle_s.is_none()) {
+            self.tell(Tell::IdleStop { idle_s })?;
+        }
         Ok(())
     }
 
@@ -374,6 +386,11 @@ impl Multi {
             Message::Tell(tell) => self.send_tell(&tell),
             Message::Last(tell) => {
                 self.holds.remove(index).detach();
+                // Why the cell ends is said before the ends that follow from it.
+                self.tell_news()?;
+                while let Some(earlier) = self.tells.pop_front() {
+                    self.send_tell(&earlier)?;
+                }
                 self.send_tell(&tell)
             }
         }
@@ -417,9 +434,11 @@ impl Multi {
 
 impl Told {
     fn of(state: Option<State>) -> Self {
-        let known =
-            |State { sessions, labels, killed, refused, full, .. }| Self { sessions, labels, killed, refused, full };
-        state.map_or_else(Self::default, known)
+        let Some(State { sessions, labels, killed, refused, full, frozen, ending, .. }) = state else {
+            return Self::default();
+        };
+        let idle_s = if let Some(Ending::Idle(idle)) = ending { Some(idle.as_secs()) } else { None };
+        Self { sessions, labels, killed, refused, full, frozen: frozen.map(seconds), idle_s }
     }
 
     fn sessions(&self) -> Tell {

@@ -140,11 +140,13 @@ impl Client {
                 while !self.words.is_empty() {
                     self.say_next()?;
                 }
-                Err(End::Close(close(CloseCode::Normal, &farewell(exit))))
+                let reason = self.attachment.session().farewell().map_or_else(|| farewell(exit), str::to_owned);
+                Err(End::Close(close(CloseCode::Normal, &reason)))
             }
             Output::Lost(error) => {
                 tracing::info!(%error, "the session is lost");
-                Err(End::Close(close(CloseCode::Error, "the cell ended")))
+                let reason = self.attachment.session().farewell().unwrap_or("the cell ended");
+                Err(End::Close(close(CloseCode::Error, reason)))
             }
         }
     }

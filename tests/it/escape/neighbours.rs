@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use super::{Attacker, status};
-use crate::harness::Server;
+use crate::harness::{Server, Settings, block_on};
 
 /// Waits for the line that a started script says first.
 fn wait_for(running: &mut std::process::Child, line: &str) {
@@ -139,4 +139,42 @@ fn links_in_the_workspace_lead_into_the_cell_alone() {
         secret = secret.display()
     ));
     assert_eq!(said, format!("{}\n", attacker.project));
+}
+
+/// Looks for every way to a freezer: files of cgroups, mounts of them, descriptors that somebody has left behind.
+const FREEZERS: &str = "import ctypes, os\n\
+    libc = ctypes.CDLL(None, use_errno=True)\n\
+    for kind in (b'cgroup2', b'cgroup'):\n\
+    \x20   os.makedirs('/tmp/groups', exist_ok=True)\n\
+    \x20   if libc.mount(b'none', b'/tmp/groups', kind, 0, None) == 0: print('mounted', kind)\n\
+    for top, _, files in os.walk('/sys', followlinks=False):\n\
+    \x20   for name in files:\n\
+    \x20       if name.startswith(('cgroup.', 'freezer.')): print('found', top, name)\n\
+    for pid in filter(str.isdigit, os.listdir('/proc')):\n\
+    \x20   try: links = [os.readlink(f'/proc/{pid}/fd/{number}') for number in os.listdir(f'/proc/{pid}/fd')]\n\
+    \x20   except OSError: continue\n\
+    \x20   print(*(link for link in links if 'cgroup' in link), sep='\\n', end='')\n\
+    print('looked')\n";
+
+#[test]
+fn no_cell_freezes_itself_or_another_and_only_itself_by_stopping() {
+    let config = "idle_freeze_s = 1\n".to_owned();
+    let Some(server) = Server::start_with(Settings { config, ..Settings::default() }) else { return };
+    let attacker = Attacker::new(&server);
+    attacker.file("freezers.py", FREEZERS);
+    assert_eq!(attacker.run("python3 /workspace/freezers.py"), "looked\n");
+    block_on(async {
+        // One that makes itself look busy harms nobody: it is not frozen, and its limits hold. One whose programs have all
+        // been stopped by themselves is as idle as any, and its first key is heard.
+        let neighbour = server.project();
+        let mut shell = server.wire_prompt(&neighbour, "main").await;
+        let mut wire = server.wire_prompt(&attacker.project, "main").await;
+        wire.input(1, 0, b"kill -STOP -1; kill -STOP $$\r").await;
+        wire.told("frozen").await;
+        shell.told("frozen").await;
+        wire.input(1, 29, b"x").await;
+        wire.told("thawed").await;
+        shell.input(1, 0, b"echo un''hurt\r").await;
+        shell.expect(1, "unhurt\r\n").await;
+    });
 }

@@ -243,6 +243,11 @@ impl Server {
         std::fs::write(file, bytes.to_string()).expect("the limit is written");
     }
 
+    /// Whether the cgroup of a project's cell has a file, in one of its hierarchies.
+    pub(crate) fn has_cgroup_file(&self, project: &str, name: &str) -> bool {
+        hierarchies().any(|root| self.group(&root, project).join(name).exists())
+    }
+
     /// The group of a project's cell in a hierarchy. Version 2 has an ordinary user's below the one that was delegated.
     fn group(&self, root: &Path, project: &str) -> PathBuf {
         let group = root.join(&self.cgroup);

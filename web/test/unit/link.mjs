@@ -74,6 +74,19 @@ test("a ping's answer tells the lag", (t) => {
   assert.equal(lags.length, 1);
 });
 
+test("a project's rest is told, and is over with each connection", (t) => {
+  const { link, sockets, rests } = linked(t);
+  open(sockets[0]);
+  sockets[0].tell({ type: "frozen", since: 1795521700 });
+  sockets[0].tell({ type: "thawed" });
+  sockets[0].tell({ type: "idle_stop", idle_s: 60 });
+  sockets[0].onclose({ code: 1006, reason: "" });
+  link.now();
+  open(sockets[1]);
+  const awake = { kind: "awake" };
+  assert.deepEqual(rests, [awake, { kind: "frozen" }, awake, { kind: "stopped", idleS: 60 }, awake]);
+});
+
 test("a doubted connection is given up soon", (t) => {
   const { link, sockets, pass } = linked(t);
   open(sockets[0]);
@@ -85,7 +98,7 @@ test("a doubted connection is given up soon", (t) => {
 // A link over sockets that do what a test says.
 function linked(t) {
   const pass = clock(t);
-  const [sockets, states, events, lags] = [[], [], [], []];
+  const [sockets, states, events, lags, rests] = [[], [], [], [], []];
   globalThis.location = { origin: "http://host" };
   globalThis.WebSocket = class {
     closed = false;
@@ -106,10 +119,10 @@ function linked(t) {
   };
   const link = new Link(
     { project: "demo", session: "main", view: false },
-    { state: ({ kind }) => states.push(kind), sessions: (names) => events.push(names), lag: (ms) => lags.push(ms) },
+    { state: ({ kind }) => states.push(kind), sessions: (names) => events.push(names), lag: (ms) => lags.push(ms), rest: (rest) => rests.push(rest) },
   );
   link.start("token");
-  return { link, sockets, states, events, lags, pass };
+  return { link, sockets, states, events, lags, rests, pass };
 }
 
 function riding(link) {

@@ -145,9 +145,15 @@ test("a new session has a name of its own", () => {
 });
 
 test("the status says what is wrong, and nothing while nothing is", () => {
-  assert.equal(sayingOf({ kind: "online" }, { kind: "there" }, 0).text, undefined);
-  assert.match(sayingOf({ kind: "waiting", reason: "connection lost", untilMs: 9 }, { kind: "coming" }, 3).text, /lost.*kept.*reconnecting/);
-  assert.match(sayingOf({ kind: "online" }, { kind: "ended", reason: "exited with status 3" }, 0).text, /status 3/);
+  const said = (link, hold, waiting = 0, rest = { kind: "awake" }) => sayingOf(link, hold, waiting, rest).text;
+  const [online, there, frozen] = [{ kind: "online" }, { kind: "there" }, { kind: "frozen" }];
+  const ended = { kind: "ended", reason: "exited with status 3" };
+  assert.equal(said(online, there), undefined);
+  assert.match(said({ kind: "waiting", reason: "connection lost", untilMs: 9 }, { kind: "coming" }, 3), /lost.*kept.*reconnecting/);
+  assert.match(said(online, ended), /status 3/);
+  assert.match(said(online, there, 0, frozen), /^frozen/);
+  assert.equal(said({ kind: "halted", reason: "gone" }, there, 0, frozen), "gone");
+  assert.equal(said(online, ended, 0, { kind: "stopped", idleS: 14_400 }), "the project was stopped: nothing happened in it for 4 h");
 });
 
 test("people are told apart", () => {

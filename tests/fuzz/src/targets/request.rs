@@ -20,7 +20,10 @@ pub(crate) fn request(data: &[u8]) {
     assert_eq!(serde_json::from_slice::<Request>(&again).expect("it is one"), request);
     match &request {
         Request::StartCell(spec) => cell(spec),
-        Request::RemoveCell { project } | Request::RemoveProject { project } | Request::Usage { project } => {
+        Request::RemoveCell { project }
+        | Request::RemoveProject { project }
+        | Request::Usage { project }
+        | Request::Freezer { project } => {
             names_a_folder(project.as_str());
         }
         // Its limits are checked as a cell's.

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::hold::{Hold, Message};
-use crate::cell::{Care, Cell, Coroner, Error};
+use crate::cell::{Care, Cell, Coroner, Error, Freezers, Patience};
 use crate::input::Input;
 use crate::packet;
 use crate::session::{self, Attachment, Presence, Sizing, Start, Who};
@@ -90,8 +90,10 @@ async fn connected(path: PathBuf, hello: u8, keeps: bool, input: &mut Input<'_>)
         control
     };
     let coroner = Coroner::new(|| Box::pin(std::future::ready(None)));
-    let care = Care { coroner, linger: Duration::from_secs(1000), keeps, sizing: Sizing::default() };
-    let connecting = Cell::connect(project.clone(), path, care);
+    let freezers = Freezers::new(|| Box::pin(std::future::ready(Ok(None))));
+    let (linger, patience) = (Duration::from_secs(1000), Patience::default());
+    let care = Care { coroner, linger, keeps, sizing: Sizing::default(), patience, freezers };
+    let connecting = Cell::connect(project.clone(), path, care, std::future::ready(None));
     let (cell, control) = tokio::join!(connecting, greeting);
     match cell {
         Ok(cell) => Some((cell, control)),

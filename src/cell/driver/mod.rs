@@ -1,29 +1,29 @@
 //! The one task that speaks with a cell on its control socket. It keeps requests and answers in order, knows which sessions
 //! run, and tells a cell that has had none for a while to stop.
 
+mod heard;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbox::control::{Label, Life, Request, SESSIONS_MAX, SessionName, Size};
+use sandbox::control::{Label, Life, Request, SessionName, Size};
 use sandbox::spec::ProjectId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::Instrument;
 
-use super::link::{Attached, Found, Link, Message};
-use super::{ANSWER_WAIT, ASKS_MAX, Care, Error, Opened, OutOfMemory, Phase, State};
+use super::idle::Deed;
+use super::link::{Link, Message};
+use super::rest::{Outcome, Rest, Standing, Turn};
+use super::{ANSWER_WAIT, ASKS_MAX, Care, Ending, Error, Opened, Phase, State};
 use crate::metrics::metrics;
-use crate::session::{Hold, Keep, Session, keep};
+use crate::session::{Activity, Keep, Session};
 
 /// How long a cell waits for its first session at least: it was started for one, which on a busy machine takes its time to
 /// be asked for.
 const FIRST_SESSION_WAIT: Duration = Duration::from_secs(1);
-
-/// How often it is logged at most that a cell has met a limit: as often as an honest one says so.
-const LIMIT_LOGGED_EVERY: Duration = Duration::from_millis(100);
 
 /// Longest time to sleep at once when there is nothing to wait for.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,6 +48,10 @@ pub(super) enum Ask {
     Clients { reply: oneshot::Sender<usize> },
     /// Hang a session up.
     Close { session: SessionName },
+    /// Say why the cell is as it is.
+    Explain { reply: oneshot::Sender<Standing> },
+    /// Freeze the cell no more, nor stop it for being idle.
+    LetGo { reply: oneshot::Sender<()> },
     /// End the cell.
     Stop,
 }
@@ -56,6 +60,7 @@ pub(super) enum Ask {
 enum Event {
     Said(Result<Message, Error>),
     Asked(Option<Ask>),
+    Rest(Turn),
     Due,
 }
 
@@ -69,6 +74,8 @@ pub(super) struct Driver {
     keepers: Option<mpsc::WeakSender<Ask>>,
     state: watch::Sender<State>,
     sessions: BTreeMap<SessionName, Arc<Session>>,
+    activity: Arc<Activity>,
+    rest: Rest,
     /// Requests that the cell has yet to answer, oldest first.
     unanswered: VecDeque<Unanswered>,
     /// When it was last logged that the cell has met a limit.
@@ -91,8 +98,22 @@ impl Driver {
         keepers: Option<mpsc::WeakSender<Ask>>,
         state: watch::Sender<State>,
     ) -> Self {
-        let (sessions, unanswered) = (BTreeMap::new(), VecDeque::new());
-        Self { project, socket, link, care, asks, keepers, state, sessions, unanswered, limit_logged: None }
+        let (sessions, unanswered, activity) = (BTreeMap::new(), VecDeque::new(), Arc::<Activity>::default());
+        let rest = Rest::new(care.patience, care.freezers.clone(), activity.clone());
+        Self {
+            project,
+            socket,
+            link,
+            care,
+            asks,
+            keepers,
+            state,
+            sessions,
+            activity,
+            rest,
+            unanswered,
+            limit_logged: None,
+        }
     }
 
     /// Runs until the cell is gone, or nobody has a handle on it any more: then the cell goes on by itself.
@@ -108,6 +129,7 @@ impl Driver {
             let event = tokio::select! {
                 said = self.link.receive() => Event::Said(said),
                 asked = self.asks.recv(), if self.unanswered.len() < ASKS_MAX => Event::Asked(asked),
+                turn = self.rest.turn() => Event::Rest(turn),
                 () = due.as_mut() => Event::Due,
             };
             let done = match event {
@@ -115,6 +137,7 @@ impl Driver {
                 Event::Said(Err(error)) => Err(error),
                 Event::Asked(Some(ask)) => self.asked(ask).await,
                 Event::Asked(None) => return,
+                Event::Rest(turn) => self.rested(turn).await,
                 Event::Due => self.due().await,
             };
             match done {
@@ -129,6 +152,7 @@ impl Driver {
         }
         self.state.send_modify(|state| {
             state.phase = Phase::Gone;
+            state.frozen = None;
             state.sessions.clear();
             state.labels.clear();
         });
@@ -145,150 +169,46 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes note of what the cell said.
-    fn heard(&mut self, message: Message) -> Result<(), Error> {
-        match message {
-            Message::Opened(session, attached) => {
-                let Some(Unanswered::Open(asked, reply)) = self.unanswered.pop_front() else {
-                    return Err(out_of_turn());
-                };
-                if asked != session {
-                    return Err(Error::Protocol("the cell opened a session that nobody asked for".to_owned()));
-                }
-                let opened = self.opened(&session, attached)?;
-                self.state.send_if_modified(|state| state.sessions.insert(session));
-                if self.running() > SESSIONS_MAX {
-                    return Err(Error::Protocol("the cell opened more sessions than it may".to_owned()));
-                }
-                // Whoever no longer waits drops the descriptors, which detaches.
-                let _ = reply.send(Ok(opened));
+    /// Something happened to the cell's rest, or nothing has for long.
+    async fn rested(&mut self, turn: Turn) -> Result<(), Error> {
+        let judged = self.phase() == Phase::Running && self.unanswered.is_empty() && !self.sessions.is_empty();
+        // Any number that is another one once a session has printed, begun or ended.
+        let printed = |sum: u64, session: &Arc<Session>| sum.wrapping_add(session.head()).wrapping_add(1);
+        let printed = judged.then(|| self.sessions.values().fold(0, printed));
+        match self.rest.take(turn, printed) {
+            Outcome::Nothing => {}
+            Outcome::Frozen(since) => {
+                tracing::info!("frozen");
+                self.state.send_modify(|state| state.frozen = Some(since));
             }
-            Message::Found(session, found) => {
-                let Some(Unanswered::Find) = self.unanswered.pop_front() else { return Err(out_of_turn()) };
-                let Found { life, kept, log, checkpoint } = found;
-                let restored = Session::restore(life, log, kept.unwrap_or(0), checkpoint.as_ref());
-                self.keep(&session, Arc::new(restored.map_err(malformed)?.sized_by(self.care.sizing)), kept);
+            Outcome::Thawed => self.thawed(),
+            Outcome::Stop(idle) => {
+                tracing::info!(idle_s = idle.as_secs(), "stopping an idle cell");
+                metrics().cells_stopped_idle.inc();
+                self.stop(Ending::Idle(idle)).await?;
             }
-            Message::Failed(reason) => match self.unanswered.pop_front().ok_or_else(out_of_turn)? {
-                Unanswered::Open(_, reply) => drop(reply.send(Err(Error::Refused(reason)))),
-                // It ended just now.
-                Unanswered::Find => {}
-            },
-            Message::Grown(session) => {
-                if let Some(session) = self.sessions.get(&session) {
-                    session.grown();
-                }
-            }
-            Message::Labelled(session, label) => self.labelled(session, label),
-            Message::OutOfMemory(killed) => {
-                metrics().limit_met("memory");
-                if self.may_log_limit() {
-                    self.inquire(killed);
-                } else {
-                    self.state.send_modify(|state| state.killed = Some(killed));
-                }
-            }
-            Message::OutOfPids(refused) => {
-                metrics().limit_met("pids");
-                if self.may_log_limit() {
-                    tracing::warn!(refused.refusals, refused.limit, "out of processes");
-                }
-                self.state.send_modify(|state| state.refused = Some(refused));
-            }
-            Message::OutOfDisk(full) => {
-                metrics().limit_met("disk");
-                if self.may_log_limit() {
-                    tracing::warn!(full.times, full.limit_bytes, "out of disk");
-                }
-                self.state.send_modify(|state| state.full = Some(full));
-            }
-            Message::Ended(session, exit) => {
-                tracing::info!(%session, ?exit, "session ended");
-                if let Some(ended) = self.sessions.remove(&session) {
-                    ended.end();
-                }
-                self.state.send_if_modified(|state| {
-                    state.labels.remove(&session);
-                    state.sessions.remove(&session)
-                });
-            }
-            Message::Gone => return Err(Error::Gone),
         }
         Ok(())
     }
 
-    /// Makes a kill known once its victim's name is, or can't be had.
-    fn inquire(&self, killed: OutOfMemory) {
-        let (asked, state) = ((self.care.coroner.0)(), self.state.clone());
-        let told = async move {
-            let killed = OutOfMemory { victim: asked.await, ..killed };
-            tracing::warn!(killed.kills, killed.limit_bytes, killed.victim, "out of memory");
-            state.send_if_modified(|state| {
-                let latest = state.killed.as_ref().is_none_or(|earlier| earlier.kills < killed.kills);
-                if latest {
-                    state.killed = Some(killed);
-                }
-                latest
-            });
-        };
-        tokio::spawn(told.in_current_span());
-    }
-
-    /// Whether a limit that the cell has met may be logged: one that says so without a pause must not fill the log.
-    fn may_log_limit(&mut self) -> bool {
-        let now = Instant::now();
-        let may = self.limit_logged.is_none_or(|last| now - last >= LIMIT_LOGGED_EVERY);
-        if may {
-            self.limit_logged = Some(now);
+    /// Has the cell go on, if it is frozen: it is to hear something.
+    fn wake(&mut self) {
+        if self.rest.wake(Deed::Request) {
+            self.thawed();
         }
-        may
     }
 
-    /// Takes note of what a session is called; of one that doesn't run it doesn't matter.
-    fn labelled(&self, session: SessionName, label: Label) {
-        self.state.send_if_modified(|state| {
-            let earlier = match (state.sessions.contains(&session), label.is_none()) {
-                (false, _) => return false,
-                (true, true) => state.labels.remove(&session),
-                (true, false) => state.labels.insert(session, label.clone()),
-            };
-            earlier.unwrap_or_default() != label
-        });
-    }
-
-    /// The session that a client was attached to, known already or not.
-    fn opened(&mut self, name: &SessionName, attached: Attached) -> Result<Opened, Error> {
-        let Attached { started, size, life, typed, log, data } = attached;
-        let session = match self.sessions.get(name).filter(|session| session.life() == life) {
-            Some(session) => session.clone(),
-            None => {
-                let session = Arc::new(Session::new(life, log).map_err(malformed)?.sized_by(self.care.sizing));
-                self.keep(name, session.clone(), started.then_some(0));
-                session
-            }
-        };
-        Ok(Opened { hold: Hold { session, data, size, typed }, started })
-    }
-
-    /// Takes note of a session, and starts its keeper. `kept` is what the cell keeps of it already.
-    fn keep(&mut self, name: &SessionName, session: Arc<Session>, kept: Option<u64>) {
-        if let Some(earlier) = self.sessions.insert(name.clone(), session.clone()) {
-            earlier.end();
-        }
-        let Some(asks) = self.keepers.clone() else { return };
-        let span = tracing::info_span!("keeper", session = %name);
-        let (name, life) = (name.clone(), session.life());
-        let tell = async move |keep| {
-            // A cell that nobody asks anything any more keeps what it has.
-            if let Some(asks) = asks.upgrade() {
-                let _ = asks.send(Ask::Keep { session: name.clone(), life, keep }).await;
-            }
-        };
-        tokio::spawn(keep(session, kept, tell).instrument(span));
+    fn thawed(&self) {
+        tracing::info!("thawed");
+        self.state.send_modify(|state| state.frozen = None);
     }
 
     /// Passes a request on.
     async fn asked(&mut self, ask: Ask) -> Result<(), Error> {
+        // What is answered here, or needs no answer, shan't wake it.
+        if !matches!(ask, Ask::Keep { .. } | Ask::Clients { .. } | Ask::Explain { .. }) {
+            self.wake();
+        }
         match ask {
             Ask::Open { reply, .. } | Ask::Join { reply, .. } if self.phase() != Phase::Running => {
                 let _ = reply.send(Err(Error::Gone));
@@ -317,7 +237,14 @@ impl Driver {
             // Whoever asked may no longer want to know.
             Ask::Clients { reply } => drop(reply.send(self.sessions.values().map(|session| session.attached()).sum())),
             Ask::Close { session } => self.link.send(&Request::Close { session }, None).await?,
-            Ask::Stop => self.stop().await?,
+            Ask::Explain { reply } => {
+                let _ = reply.send(self.rest.standing(!self.sessions.is_empty()));
+            }
+            Ask::LetGo { reply } => {
+                self.rest.end();
+                let _ = reply.send(());
+            }
+            Ask::Stop => self.stop(Ending::Asked).await?,
         }
         Ok(())
     }
@@ -333,15 +260,22 @@ impl Driver {
         // Another process may have opened a session: this connection heard of none but its own.
         let (_, sessions) = Link::connect(&self.project, &self.socket).await?;
         if sessions.is_empty() {
-            tracing::info!("stopping an idle cell");
-            return self.stop().await;
+            tracing::info!("stopping a cell without a session");
+            return self.stop(Ending::NoSession).await;
         }
         self.state.send_modify(|state| state.sessions = sessions);
         Ok(())
     }
 
-    async fn stop(&mut self) -> Result<(), Error> {
-        self.state.send_modify(|state| state.phase = Phase::Stopping);
+    async fn stop(&mut self, ending: Ending) -> Result<(), Error> {
+        self.wake();
+        if let Some(reason) = ending.farewell() {
+            self.activity.end(reason);
+        }
+        self.state.send_modify(|state| {
+            state.phase = Phase::Stopping;
+            state.ending.get_or_insert(ending);
+        });
         self.link.send(&Request::Stop, None).await
     }
 
@@ -363,12 +297,4 @@ impl Driver {
     fn phase(&self) -> Phase {
         self.state.borrow().phase
     }
-}
-
-fn malformed(error: sandbox::log::LogError) -> Error {
-    Error::Protocol(error.to_string())
-}
-
-fn out_of_turn() -> Error {
-    Error::Protocol("the cell answered what nobody asked".to_owned())
 }

@@ -1,0 +1,165 @@
+//! Why a project's cell is as it is: runs, stands still, or ended, what counted as activity in it, and what comes next.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use sandbox::spec::ProjectId;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{Error, Projects};
+use crate::cell::{self, Deed, Ending, Fate, Phase, Standing, seconds, spoken};
+
+/// How a project's cell is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Condition {
+    /// Its programs run.
+    Running,
+    /// They stand still until somebody types.
+    Frozen,
+    /// It was told to end.
+    Stopping,
+    /// There is none.
+    Stopped,
+}
+
+/// Why a project's cell is as it is. Times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Why {
+    /// How it is.
+    pub(crate) state: Condition,
+    /// Since when it is frozen or stopped, as far as that is known.
+    pub(crate) since: Option<u64>,
+    /// Why it is stopped, as a fragment.
+    pub(crate) reason: Option<String>,
+    /// What happened last in a cell that runs.
+    pub(crate) activity: Option<Activity>,
+    /// Whether and when it will be frozen, if it isn't.
+    pub(crate) freeze: Option<Step>,
+    /// Whether and when it will be stopped.
+    pub(crate) stop: Option<Step>,
+}
+
+/// What happened last in a cell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Activity {
+    /// What.
+    pub(crate) what: Deed,
+    /// When.
+    pub(crate) at: u64,
+    /// How much of one processor was used between the last two looks.
+    pub(crate) cpu_percent: Option<f64>,
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    /// When, if nothing happens before.
+    pub(crate) at: Option<u64>,
+    /// Why not, if it doesn't come.
+    pub(crate) never: Option<String>,
+}
+
+/// How the projects' last cells ended, since this process was started: one for each project at most.
+#[derive(Default)]
+pub(super) struct Ends(Mutex<HashMap<ProjectId, End>>);
+
+#[derive(Clone, Copy)]
+struct End {
+    at: SystemTime,
+    ending: Option<Ending>,
+}
+
+impl Ends {
+    /// A project's cell has ended, for this reason if it was told to.
+    pub(super) fn note(&self, id: &ProjectId, ending: Option<Ending>) {
+        let end = End { at: SystemTime::now(), ending };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), end);
+    }
+
+    /// A project is no more.
+    pub(super) fn forget(&self, id: &ProjectId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn of(&self, id: &ProjectId) -> Option<End> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+}
+
+impl Projects {
+    /// Why a project's cell is as it is.
+    pub(crate) async fn why(&self, id: &ProjectId) -> Result<Why, Error> {
+        if !self.exists(id)? {
+            return Err(Error::NotFound(id.clone()));
+        }
+        // One that a command has started.
+        if self.known(id).is_none() && self.running()?.contains(id) {
+            match self.find(id).await {
+                Ok(()) | Err(cell::Error::Gone) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let cell = self.place(id).lock_owned().await.clone();
+        let Some(cell) = cell.filter(|cell| cell.state().phase != Phase::Gone) else {
+            return Ok(self.why_stopped(id));
+        };
+        match cell.standing().await {
+            Ok(standing) => Ok(of_standing(&standing, cell.state().phase)),
+            Err(cell::Error::Gone) => Ok(self.why_stopped(id)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn why_stopped(&self, id: &ProjectId) -> Why {
+        let end = self.0.ends.of(id);
+        let reason = match end.map(|end| end.ending) {
+            None => "it has not run since the server was started".to_owned(),
+            Some(Some(Ending::Idle(idle))) => format!("nothing happened in it for {} (idle_stop_s)", spoken(idle)),
+            Some(Some(Ending::Asked)) => "somebody stopped it".to_owned(),
+            Some(Some(Ending::NoSession)) => "its last session had ended (cell_linger_s)".to_owned(),
+            Some(None) => "its first process ended, or a command of this host stopped it".to_owned(),
+        };
+        let since = end.map(|end| seconds(end.at));
+        Why { state: Condition::Stopped, since, reason: Some(reason), activity: None, freeze: None, stop: None }
+    }
+}
+
+fn of_standing(standing: &Standing, phase: Phase) -> Why {
+    let Standing { frozen, last: (what, at), cpu_millis, freeze, stop } = standing;
+    let state = match (phase, frozen) {
+        (Phase::Running, Some(_)) => Condition::Frozen,
+        (Phase::Running, None) => Condition::Running,
+        _ => Condition::Stopping,
+    };
+    let cpu_percent = cpu_millis.map(|millis| millis as f64 / 10.0);
+    Why {
+        state,
+        since: frozen.map(seconds),
+        reason: None,
+        activity: Some(Activity { what: *what, at: of_instant(*at), cpu_percent }),
+        freeze: frozen.is_none().then(|| step(freeze)),
+        stop: Some(step(stop)),
+    }
+}
+
+fn step(fate: &Fate) -> Step {
+    match fate {
+        Fate::At(at) => Step { at: Some(of_instant(*at)), never: None },
+        Fate::Not(why) => Step { at: None, never: Some((*why).to_owned()) },
+    }
+}
+
+/// A moment as the clock on the wall has it now.
+fn of_instant(at: Instant) -> u64 {
+    let (now, clock) = (Instant::now(), SystemTime::now());
+    let later = clock + at.saturating_duration_since(now);
+    seconds(
+        later
+            - now
+                .saturating_duration_since(at)
+                .min(clock.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO)),
+    )
+}
