@@ -3,7 +3,7 @@
 //!
 //! [`server`] is what is measured, from outside, as its users meet it; [`peers`], [`relay`] and [`terminals`] are what it is
 //! measured against; [`cells`], [`echo`], [`web`], [`streams`], [`bombs`], [`idle`], [`leaks`], [`sessions`], [`stalled`],
-//! [`frozen`] and [`crowd`] measure; [`report`] tells. It knows nothing of the inside.
+//! [`frozen`], [`restart`] and [`crowd`] measure; [`report`] tells. It knows nothing of the inside.
 
 mod bombs;
 mod cells;
@@ -18,6 +18,7 @@ mod leaks;
 mod peers;
 mod relay;
 mod report;
+mod restart;
 mod samples;
 mod server;
 mod sessions;
@@ -38,14 +39,14 @@ use peers::Peers;
 use report::Report;
 use server::Server;
 
-const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [web] [streams] [bombs] [idle] [leaks] [sessions] [stalled] [frozen] [crowd]";
+const USAGE: &str = "usage: scripts/bench [--quick] [--write] [cells] [echo] [web] [streams] [bombs] [idle] [leaks] [sessions] [stalled] [frozen] [restart] [crowd]";
 
 /// The parts that are measured in one server, in their order: those that measure time come first, in a server that has done
 /// nothing else.
 const TOGETHER: [&str; 7] = ["cells", "echo", "web", "streams", "bombs", "idle", "leaks"];
 
 /// The parts that have servers of their own: their memory and their processor time are only what is measured.
-const APART: [&str; 4] = ["sessions", "stalled", "frozen", "crowd"];
+const APART: [&str; 5] = ["sessions", "stalled", "frozen", "restart", "crowd"];
 
 /// What is asked for.
 #[derive(Debug)]
@@ -114,6 +115,7 @@ fn bench(options: &Options) -> anyhow::Result<bool> {
         match part {
             "sessions" => sessions::measure(&folder, options.count(5), &mut report)?,
             "stalled" => stalled::measure(&Server::start(&folder)?, options.count(60), &mut report)?,
+            "restart" => restart::measure(&folder, options.count(20), &mut report)?,
             "frozen" => frozen::measure(&folder, options.count(20), options.count(500), &mut report)?,
             _ => crowd::measure(&Server::start(&folder)?, options.count(1000), options.count(20), &mut report)?,
         }

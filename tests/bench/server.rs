@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -73,25 +74,22 @@ impl Server {
         std::fs::write(at("config.toml"), config)?;
         let imported = places.command(&["image", "import", folder::layout()?, "--name", "default"]).output()?;
         ensure!(imported.status.success(), "import the image: {}", last_line(&imported.stderr));
-        let log = at("log");
-        let mut command = places.command(&["serve", "--listen", "127.0.0.1:0", "--create-projects"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
-        let process = signals::spawn(&mut command)?;
-        signals::end_instead(Pid::from_child(&process))?;
-        let socket = wait_for(|| {
-            let text = std::fs::read_to_string(&log).ok()?;
-            let (address, _) = text.split("serving on http://").nth(1)?.split_once('/')?;
-            address.parse().ok()
-        });
-        let Some(socket) = socket else {
-            bail!("the server does not serve: {}", last_line(&std::fs::read(&log)?));
-        };
+        let (process, socket) = places.serve("127.0.0.1:0")?;
         let token = std::fs::read_to_string(places.state.join("owner.token"))?.trim().to_owned();
         let server = process.id().cast_signed();
         let launcher = *children(server).first().context("a server has a launcher")?;
         let server = Self { process, launcher, places, hierarchies, address: Address { socket, token } };
         ensure!(server.groups().next().is_some(), "the server's cgroup is not to be found below {CGROUPS}");
         Ok(server)
+    }
+
+    /// Ends the server, and starts the next one at the same address.
+    pub(crate) fn restart(&mut self, signal: Signal) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.process), signal)?;
+        self.process.wait()?;
+        (self.process, _) = self.places.serve(&self.address.socket.to_string())?;
+        self.launcher = *children(self.pid()).first().context("a server has a launcher")?;
+        Ok(())
     }
 
     /// A project's workspace.
@@ -206,6 +204,24 @@ impl Drop for Server {
 }
 
 impl Places {
+    /// Starts a server, and waits until it says where it listens.
+    fn serve(&self, listen: &str) -> anyhow::Result<(Child, SocketAddr)> {
+        let log = self.state.with_file_name("log");
+        let mut command = self.command(&["serve", "--listen", listen, "--create-projects"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        let process = signals::spawn(&mut command)?;
+        signals::end_instead(Pid::from_child(&process))?;
+        let socket = wait_for(|| {
+            let text = std::fs::read_to_string(&log).ok()?;
+            let (address, _) = text.split("serving on http://").nth(1)?.split_once('/')?;
+            address.parse().ok()
+        });
+        match socket {
+            Some(socket) => Ok((process, socket)),
+            None => bail!("the server does not serve: {}", last_line(&std::fs::read(&log)?)),
+        }
+    }
+
     /// A command of the binary with these folders. The caller's own settings are not for it.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cloister"));
