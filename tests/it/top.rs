@@ -92,6 +92,26 @@ fn cells_without_limits_are_shown_without_use() {
 }
 
 #[test]
+fn a_frozen_cell_is_shown_as_that_and_left_alone() {
+    let config = "idle_freeze_s = 1\nidle_stop_s = 0\n".to_owned();
+    let Some(server) = Server::start_with(Settings { config, ..Settings::default() }) else { return };
+    block_on(async {
+        let project = server.project();
+        let mut wire = server.wire_prompt(&project, "main").await;
+        let since = wire.told("frozen").await["since"].clone();
+        for _ in 0..3 {
+            let json: Value = serde_json::from_slice(&top(&server, &of(&server), &["--json"]).stdout).expect("JSON");
+            let cell = &json["cells"][0];
+            assert_eq!((&cell["frozen"], &cell["sessions"], &cell["clients"]), (&true.into(), &1.into(), &1.into()));
+        }
+        let table = text(&top(&server, &of(&server), &["--once"]).stdout);
+        assert!(table.lines().nth(1).is_some_and(|line| line.contains(" frozen ")), "{table}");
+        let why = server.ask("GET", &format!("/api/projects/{project}/why"), None).await.json();
+        assert_eq!((&why["state"], &why["since"]), (&"frozen".into(), &since), "who looks has it go on: {why}");
+    });
+}
+
+#[test]
 fn the_table_lives_in_any_window_and_leaves_the_terminal_as_it_was() {
     let Some(server) = Server::start() else { return };
     block_on(async {
