@@ -74,7 +74,8 @@ fn server_and_launcher_are_killed_again_and_again_and_a_shell_notices_nothing() 
                 server.ended();
                 server.restart();
             }
-            let mut terminal = server.open(&project, "").await;
+            // Typed behind the snapshot: what came before would be a part of it, and its lines end otherwise.
+            let mut terminal = server.prompt(&project, "").await;
             terminal.send("echo $((here += 1)) kills\r").await;
             terminal.expect(&format!("{kill} kills\r\n")).await;
         }
