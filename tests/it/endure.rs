@@ -151,21 +151,21 @@ fn kill(
 struct Holdings {
     /// By what is counted.
     counts: BTreeMap<String, usize>,
-    /// Resident memory of the inits and the launcher.
+    /// Memory of the inits' and the launcher's own; not the sessions' logs, which are shared and full sooner or later.
     memory_kib: u64,
 }
 
 impl Holdings {
     fn of(server: &Server, projects: &[String]) -> Self {
         let mut counts = BTreeMap::new();
-        let mut memory_kib = resident_kib(server.launcher());
+        let mut memory_kib = anonymous_kib(server.launcher());
         counts.insert("descriptors of the server".to_owned(), server.descriptors());
         counts.insert("descriptors of the launcher".to_owned(), descriptors(server.launcher()));
         counts.insert("cgroups".to_owned(), server.cgroups());
         for (number, project) in projects.iter().enumerate() {
             let processes = server.processes(project);
             let init = processes[0];
-            memory_kib += resident_kib(init);
+            memory_kib += anonymous_kib(init);
             // What the flood runs comes and goes.
             let stays = |pid: &&Pid| !matches!(name(**pid).as_str(), "seq" | "sleep" | "");
             counts.insert(format!("processes of cell {number}"), processes.iter().filter(stays).count());
@@ -187,9 +187,9 @@ fn descriptors(pid: Pid) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).expect("it runs").count()
 }
 
-fn resident_kib(pid: Pid) -> u64 {
+fn anonymous_kib(pid: Pid) -> u64 {
     let status = of_process(pid, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("it runs");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
@@ -308,6 +308,8 @@ impl Crowd {
             let heard = wire.heard().await;
             match &heard {
                 Heard::Gone | Heard::Closed(..) => return false,
+                // An overloaded machine's cells may take longer than a client is let wait.
+                Heard::Told(told) if told["type"] == "refused" => return false,
                 Heard::Told(told) if told["type"] == "attached" => attached += 1,
                 _ => {}
             }
