@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
@@ -216,7 +217,7 @@ fn request_id() -> (HeaderValue, Span) {
     /// Begins anywhere, so that another server's are others.
     static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
     let id = format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let span = tracing::info_span!("request", request_id = %id);
+    let span = tracing::info_span!("request", request_id = %id, project = Empty, peer = Empty);
     (id.try_into().expect("digits may stand in a field"), span)
 }
 

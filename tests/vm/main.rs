@@ -159,7 +159,7 @@ async fn reboots(guest: &mut Guest, server: &Server) {
 /// Another host, with another service user, the tarball in place of the package, and what was moved there: projects are as they
 /// were. Then a version over itself with a session in it, and away.
 async fn tarball(guest: &mut Guest, server: &Server) {
-    ask_shell(server, "demo", "chown 1000 parts/xaa; echo go''ne\r", "gone\r\n").await;
+    ask_shell(server, "demo", "chown 1000 parts/aa && echo go''ne\r", "gone\r\n").await;
     guest.run("systemctl stop cloister.socket cloister && cloister project stop --all");
     guest.run("tar --create --file /var/tmp/moved.tar --directory / var/lib/cloister etc/cloister");
     guest.run("CLOISTER_PURGE_DATA=yes apt-get purge --yes cloister && userdel cloister && ! ls /var/lib/cloister");
@@ -168,7 +168,7 @@ async fn tarball(guest: &mut Guest, server: &Server) {
     guest.run("dist/install.sh && tar --extract --file /var/tmp/moved.tar --directory /");
     guest.run("systemctl enable --now cloister");
     guest.until(READY);
-    ask_shell(server, "demo", "kept=yes; stat --format %u parts/xaa parts/xab\r", "1000\r\n0\r\n").await;
+    ask_shell(server, "demo", "kept=yes; stat --format %u parts/aa parts/ab\r", "1000\r\n0\r\n").await;
     held("tar moves projects and images to a host where the service user has another id: owners of files are the same");
     guest.run("dist/install.sh");
     guest.until(READY);

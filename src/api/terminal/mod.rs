@@ -20,7 +20,8 @@ use std::sync::Arc;
 use hyper::upgrade::OnUpgrade;
 use sandbox::control::{SessionName, Size};
 use sandbox::spec::ProjectId;
-use tracing::Instrument;
+use tracing::field::display;
+use tracing::{Instrument, Span};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -91,7 +92,9 @@ async fn attach(
         // Whoever opens a session hears why that can't be; who looks, that none runs.
         tracing::debug!(project = %id, %error, "no running cell is found");
     }
-    let span = tracing::info_span!("client", project = %id, peer = %caller.client);
+    // The request's own, which goes on with its client: a second one would cost each session half a KiB.
+    let span = Span::current();
+    span.record("project", display(&id)).record("peer", display(caller.client));
     let single = match wish {
         None => None,
         Some(wish) => Some(attach_one(&context, &id, wish).await?),
