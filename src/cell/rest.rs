@@ -172,7 +172,8 @@ impl Rest {
     pub(super) fn take(&mut self, turn: Turn, printed: Option<u64>) -> Outcome {
         let now = Instant::now();
         match turn {
-            Turn::Stirred if self.wake(Deed::Input) => Outcome::Thawed,
+            // Of several keys in one go some are heard of again when the cell rests the next time.
+            Turn::Stirred if self.has_stirred() && self.wake(Deed::Input) => Outcome::Thawed,
             Turn::Stirred => Outcome::Nothing,
             Turn::Changed => self.changed(now),
             Turn::Found(found) => {
@@ -313,7 +314,7 @@ impl Rest {
         // Who types from now on is heard; who did so since the look has it put off.
         self.stage = Stage::Freezing;
         self.activity.rest();
-        let typed = self.activity.stirred().is_some_and(|typed| typed > self.idle.last().1);
+        let typed = self.has_stirred();
         let begun = self.freezer().map(Freezer::freeze);
         if typed || !matches!(begun, Some(Ok(()))) {
             self.go_on(now);
@@ -379,6 +380,11 @@ impl Rest {
             let Ok(_turn) = TURN.acquire().await else { return };
             let _ = tokio::task::spawn_blocking(move || freezer.reclaim(|| activity.rests())).await;
         });
+    }
+
+    /// Whether somebody has typed since what is known to have happened last.
+    fn has_stirred(&self) -> bool {
+        self.activity.stirred().is_some_and(|typed| typed > self.idle.last().1)
     }
 
     fn freezer(&self) -> Option<&Freezer> {
