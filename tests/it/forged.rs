@@ -107,6 +107,7 @@ fn prefaces_of_who_is_no_proxy_are_dropped_unread() {
     block_on(async {
         assert_eq!(exchange(&server, &[&preface, REQUEST]).await, b"");
         assert_eq!(exchange(&server, &[REQUEST]).await, b"");
+        server.logged("isn't believed").await;
     });
     assert_eq!(server.log().matches("isn't believed").count(), 1);
 }

@@ -87,7 +87,8 @@ export async function losses(browser) {
   await browser.check("a session that ended while away isn't started unasked", async () => {
     const road = new Road();
     const page = await browser.open("gone", { prepare: (context) => road.lead(context) });
-    await enter(page, "sleep 2; exit 4");
+    // Long enough for another page to be there by then.
+    await enter(page, "sleep 8; exit 4");
     await shows(page, "exit 4");
     road.close();
     const other = await browser.open("gone");
