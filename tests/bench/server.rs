@@ -83,9 +83,13 @@ impl Server {
         Ok(server)
     }
 
-    /// Ends the server, and starts the next one at the same address.
-    pub(crate) fn restart(&mut self, signal: Signal) -> anyhow::Result<()> {
-        kill_process(Pid::from_child(&self.process), signal)?;
+    /// Sends the server a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.process), signal)?)
+    }
+
+    /// Waits for the server's end, and starts the next one at the same address.
+    pub(crate) fn follow(&mut self) -> anyhow::Result<()> {
         self.process.wait()?;
         (self.process, _) = self.places.serve(&self.address.socket.to_string())?;
         self.launcher = *children(self.pid()).first().context("a server has a launcher")?;
