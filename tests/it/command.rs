@@ -45,6 +45,18 @@ fn sockets(server: &Server) -> usize {
     server.run_dir().join("cells").read_dir().expect("the run directory is there").count()
 }
 
+/// What an outer supervisor may give us: a pid namespace in which neither our parent nor our session's leader has an id.
+#[test]
+fn the_command_works_as_the_first_process_of_a_pid_namespace() {
+    let Some(server) = Server::start() else { return };
+    let project = create(&server);
+    let command = server.command(&["run", &project, "--", "echo", "inside"]);
+    let mut first = Command::new("unshare");
+    first.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(command.get_program()).args(command.get_args());
+    let done = first.stdin(Stdio::null()).output().expect("unshare runs");
+    assert_eq!((text(&done.stdout).as_str(), done.status.code()), ("inside\n", Some(0)), "{}", text(&done.stderr));
+}
+
 #[test]
 fn run_is_a_shell_on_this_terminal() {
     let Some(server) = Server::start() else { return };

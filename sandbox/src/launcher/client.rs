@@ -85,8 +85,10 @@ impl Launcher {
     /// Needs root.
     pub fn spawn(binary: &Path, settings: &Settings) -> Result<Self, Error> {
         let (socket, theirs) = packet::pair()?;
-        let (mut command, _program) = command(binary, theirs)?;
+        let (mut command, program) = command(binary, theirs)?;
         command.spawn().map_err(|error| not_started(error.to_string()))?;
+        // It has the launcher's end of the connection too, and nobody would hear that the launcher has closed it.
+        drop((command, program));
         let mut launcher = Self { socket, service: None };
         // Not on its command line: the cells' inits are forks of it, and a cell can read the command line of its pid 1.
         packet::send_json(&launcher.socket, settings, &[])?;
@@ -234,4 +236,28 @@ fn sealed_copy(binary: &Path) -> io::Result<OwnedFd> {
     }
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Leeway;
+    use crate::spec::HostLimits;
+
+    #[test]
+    fn a_launcher_that_ends_without_an_answer_is_not_waited_for() {
+        let settings = Settings {
+            state: "/nonexistent".into(),
+            projects: "/nonexistent".into(),
+            run_dir: "/nonexistent".into(),
+            cgroup: "none".to_owned(),
+            enforce_quota: false,
+            uid: 0,
+            gid: 0,
+            host: HostLimits::default(),
+            policy: Leeway::default(),
+        };
+        let spawned = Launcher::spawn(Path::new("/bin/false"), &settings);
+        assert!(matches!(spawned, Err(Error::Gone(_))), "{spawned:?}");
+    }
 }

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use caps::Capability;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::process::{Pid, WaitOptions, getpid, getsid, setsid, wait};
+use nix::unistd::{getpid, getsid, setsid};
+use rustix::process::{Pid, WaitOptions, wait};
 
 use super::clients::{Clients, Waited};
 use super::folders::Folders;
@@ -78,7 +79,7 @@ fn begin(settings: &Settings, standing: Standing) -> Result<(Workshop, SignalFd)
     // Executed by descriptor, it would be called by the descriptor's number.
     rustix::thread::set_name(c"cloister-launch").step("take a name")?;
     // A hang-up or ^C at the terminal on which the command was typed is the command's to handle: it needs us to clean up.
-    // A service leads a session already.
+    // A service leads a session already. (A leader outside of our pid namespace has the id 0, which nix allows and rustix doesn't.)
     if getsid(None).step("look at the session")? != getpid() {
         setsid().step("leave the terminal's session")?;
     }
