@@ -51,7 +51,7 @@ deb: build ## Make the Debian package: target/deb/cloister.deb
 dist: deb ## Make a tarball of the same, with an installer, for systems without apt: target/dist
 	@scripts/dist
 
-test-vm: image ## Install, upgrade and crash the package on a Debian host with systemd, emulated by qemu
+test-vm: build $(image) ## Install, upgrade and crash the package on a Debian host with systemd, emulated by qemu
 	@scripts/install-deps vm
 	@scripts/vm
 	@rm -rf target/vm/payload && mkdir target/vm/payload && cp -a target/image/default target/vm/payload/image

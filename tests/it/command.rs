@@ -54,7 +54,7 @@ fn the_command_works_as_the_first_process_of_a_pid_namespace() {
     let mut first = Command::new("unshare");
     first.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(command.get_program()).args(command.get_args());
     let done = first.stdin(Stdio::null()).output().expect("unshare runs");
-    assert_eq!((text(&done.stdout).as_str(), done.status.code()), ("inside\n", Some(0)), "{}", text(&done.stderr));
+    assert_eq!((text(&done.stdout).as_str(), done.status.code()), ("inside\r\n", Some(0)), "{}", text(&done.stderr));
 }
 
 #[test]
