@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use sandbox::control::{Label, SessionName, Size};
 use sandbox::freezer::Freezer;
 use sandbox::spec::ProjectId;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
@@ -76,7 +77,8 @@ pub(crate) struct State {
 }
 
 /// Why a cell is told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Ending {
     /// Somebody asked for it.
     Asked,
@@ -146,7 +148,7 @@ pub(crate) struct OutOfDisk {
 }
 
 /// How far a cell's life is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
     /// Sessions can be opened.

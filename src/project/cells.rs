@@ -139,7 +139,6 @@ impl Projects {
             this.end(&id, &mut held).await?;
             // Files may belong to any user of the cell: only the launcher can remove them all.
             this.0.launch.remove_project(&id).await?;
-            this.0.ends.forget(&id);
             this.leave(&id, held);
             tracing::info!(project = %id, "removed");
             Ok(())
@@ -231,6 +230,7 @@ impl Projects {
             match connected {
                 Ok(cell) => {
                     tracing::info!(project = %id, adopted, "cell is running");
+                    self.forget_end(id);
                     if adopted {
                         metrics().cells_adopted.inc();
                     } else {
@@ -278,7 +278,7 @@ impl Projects {
         tokio::spawn(async move {
             let gone = cell.gone().await;
             metrics().cell_ended(gone.is_err());
-            this.0.ends.note(&id, cell.state().ending);
+            this.note_end(&id, cell.state().ending);
             let mut held = this.place(&id).lock_owned().await;
             if held.as_ref().is_some_and(|held| held.is(&cell)) {
                 *held = None;
@@ -298,7 +298,12 @@ impl Projects {
             None => self.connect(id).await.ok(),
         };
         let stopped = match cell {
-            Some(cell) => cell.stop().await,
+            Some(cell) => {
+                let stopped = cell.stop().await;
+                // Who looks after the cell may be late, if the server stops.
+                self.note_end(id, cell.state().ending);
+                stopped
+            }
             None => Err(cell::Error::Gone),
         };
         if let Err(error) = &stopped

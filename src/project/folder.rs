@@ -1,4 +1,4 @@
-//! Projects at rest: `<id>/project.toml` and `<id>/workspace/` in the folder of projects.
+//! Projects at rest: `<id>/project.toml` and `<id>/workspace/` in the folder of projects, and `<id>/ended.json` once a cell has ended.
 //!
 //! All is done relative to descriptors, and no link is followed: a folder that isn't what it should be is refused by name.
 
@@ -7,21 +7,26 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat2, renameat, renameat_with,
-    statat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, fstat, mkdirat, openat2, renameat_with, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use sandbox::spec::ProjectId;
 
 use super::Error;
 use super::settings::{self, Settings};
+use super::why::End;
 use crate::config::Config;
 
 const SETTINGS: &str = "project.toml";
 const WORKSPACE: &str = "workspace";
+const END: &str = "ended.json";
 
 /// Largest settings file in bytes: an environment of 64 KiB and comments fit.
 const SETTINGS_BYTES_MAX: u64 = 128 * 1024;
+
+/// Largest note of an end in bytes, many times what is written.
+const END_BYTES_MAX: u64 = 1024;
 
 /// What a project's folder lets others do: nothing, its group may look.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
@@ -79,7 +84,8 @@ impl Folder {
             return Err(Error::Exists(id.clone()));
         }
         let text = settings::template(image).map_err(|reason| invalid(id, &reason))?;
-        let temporary = temporary_name()?;
+        let failed = |error| failed(format!("create project {id}"), error);
+        let temporary = temporary_name().map_err(failed)?;
         let made = self.make(&temporary, &text).and_then(|()| {
             renameat_with(&self.root, &temporary, &self.root, id.as_str(), RenameFlags::NOREPLACE)
                 .map_err(io::Error::from)
@@ -87,11 +93,7 @@ impl Folder {
         if let Err(error) = made {
             self.unmake(&temporary);
             let lost_race = error.kind() == io::ErrorKind::AlreadyExists;
-            return Err(if lost_race {
-                Error::Exists(id.clone())
-            } else {
-                failed(format!("create project {id}"), error)
-            });
+            return Err(if lost_race { Error::Exists(id.clone()) } else { failed(error) });
         }
         tracing::info!(project = %id, "created");
         Ok(())
@@ -101,8 +103,7 @@ impl Folder {
         mkdirat(&self.root, name, FOLDER_MODE)?;
         let project = open_folder(&self.root, name)?;
         mkdirat(&project, WORKSPACE, FOLDER_MODE)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        File::from(openat2(&project, SETTINGS, flags, FILE_MODE, RESOLVE)?).write_all(settings.as_bytes())
+        File::from(openat2(&project, SETTINGS, NEW, FILE_MODE, RESOLVE)?).write_all(settings.as_bytes())
     }
 
     /// Takes back what [`Self::make`] has made.
@@ -138,18 +139,32 @@ impl Folder {
     /// Replaces the project's settings in one go: who reads them finds the old ones or the new ones.
     pub(super) fn write_settings(&self, id: &ProjectId, text: &str) -> Result<(), Error> {
         let project = self.open(id)?;
-        let temporary = temporary_name()?;
-        let write = || -> io::Result<()> {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let mut file = File::from(openat2(&project, &temporary, flags, FILE_MODE, RESOLVE)?);
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            Ok(renameat(&project, &temporary, &project, SETTINGS)?)
-        };
-        write().map_err(|error| {
-            let _ = unlinkat(&project, &temporary, AtFlags::empty());
-            failed(format!("write {SETTINGS} of project {id}"), error)
-        })
+        replace(&project, SETTINGS, text, RenameFlags::empty(), File::sync_all)
+            .map_err(|error| failed(format!("write {SETTINGS} of project {id}"), error))
+    }
+
+    /// How the project's last cell ended; `None` if that isn't known.
+    pub(super) fn end(&self, id: &ProjectId) -> Option<End> {
+        let project = open_folder(&self.root, id.as_str()).ok()?;
+        serde_json::from_str(&read(&project, END, END_BYTES_MAX).ok()?).ok()
+    }
+
+    /// Keeps how its cell ended; one who doesn't know why leaves what another has written of it. A loss of power may undo it.
+    pub(super) fn write_end(&self, id: &ProjectId, end: &End) -> io::Result<()> {
+        let project = open_folder(&self.root, id.as_str())?;
+        let flags = if end.is_known() { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        match replace(&project, END, &serde_json::to_string(end)?, flags, |_| Ok(())) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Forgets it, since another cell has started.
+    pub(super) fn forget_end(&self, id: &ProjectId) -> io::Result<()> {
+        match unlinkat(open_folder(&self.root, id.as_str())?, END, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
     }
 
     fn settings_text(&self, id: &ProjectId) -> Result<String, Error> {
@@ -161,22 +176,47 @@ impl Folder {
     }
 
     fn read_settings(&self, id: &ProjectId) -> io::Result<String> {
-        let project = open_folder(&self.root, id.as_str())?;
-        // NONBLOCK: opening a FIFO must not wait for its writer.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = openat2(&project, SETTINGS, flags, Mode::empty(), RESOLVE)?;
-        if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        let mut text = String::new();
-        File::from(file).take(SETTINGS_BYTES_MAX + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > SETTINGS_BYTES_MAX {
-            return Err(io::Error::other(format!("it is larger than {SETTINGS_BYTES_MAX} bytes")));
-        }
-        Ok(text)
+        read(&open_folder(&self.root, id.as_str())?, SETTINGS, SETTINGS_BYTES_MAX)
     }
 }
 
+/// Reads a file of a project.
+fn read(project: &OwnedFd, name: &str, bytes_max: u64) -> io::Result<String> {
+    // NONBLOCK: opening a FIFO must not wait for its writer.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = openat2(project, name, flags, Mode::empty(), RESOLVE)?;
+    if !FileType::from_raw_mode(fstat(&file)?.st_mode).is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    File::from(file).take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!("it is larger than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
+/// Replaces a file of a project, if the flags allow it, by one that was `finished` before.
+fn replace(
+    project: &OwnedFd,
+    name: &str,
+    text: &str,
+    flags: RenameFlags,
+    finished: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = temporary_name()?;
+    let write = || -> io::Result<()> {
+        let mut file = File::from(openat2(project, &temporary, NEW, FILE_MODE, RESOLVE)?);
+        file.write_all(text.as_bytes())?;
+        finished(&file)?;
+        Ok(renameat_with(project, &temporary, project, name, flags)?)
+    };
+    write().inspect_err(|_| {
+        let _ = unlinkat(project, &temporary, AtFlags::empty());
+    })
+}
+
+const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 fn open_folder(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
@@ -184,10 +224,9 @@ fn open_folder(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// A name that no project can have.
-fn temporary_name() -> Result<String, Error> {
+fn temporary_name() -> io::Result<String> {
     let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| failed("draw a random name".to_owned(), error))?;
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
     Ok(format!(".tmp-{:016x}", u64::from_le_bytes(random)))
 }
 
@@ -206,7 +245,9 @@ fn failed(what: String, error: impl Into<io::Error>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::Ending;
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     fn folder() -> (tempfile::TempDir, Folder) {
         let root = tempfile::tempdir().unwrap();
@@ -254,5 +295,32 @@ mod tests {
         std::fs::write(root.path().join("demo/project.toml"), "# mine\nimmage = 'x'\n").unwrap();
         let error = folder.settings(&id("demo"), &Config::default()).unwrap_err().to_string();
         assert!(error.starts_with("project demo: project.toml:2: unknown field `immage`, expected one of"), "{error}");
+    }
+
+    #[test]
+    fn how_a_cell_ended_is_kept_and_what_else_lies_there_means_nothing() {
+        let (root, folder) = folder();
+        let one = id("one");
+        folder.create(&one, None).unwrap();
+        assert_eq!(folder.end(&one), None);
+        let (known, unknown) = (End::new(1, Some(Ending::Idle(Duration::from_secs(9)))), End::new(2, None));
+        for (written, kept) in [(unknown, unknown), (known, known), (unknown, known)] {
+            folder.write_end(&one, &written).unwrap();
+            assert_eq!(folder.end(&one), Some(kept));
+        }
+        folder.forget_end(&one).unwrap();
+        folder.forget_end(&one).unwrap();
+        let file = root.path().join("one").join(END);
+        for text in ["", "{}", "[".repeat(100_000).as_str(), r#"{"at":-1,"ending":null}"#] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(folder.end(&one), None, "{text:.20}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(root.path().join("other"), r#"{"at":1,"ending":null}"#).unwrap();
+        symlink("../other", &file).unwrap();
+        assert_eq!(folder.end(&one), None, "links are not followed");
+        folder.write_end(&one, &known).unwrap();
+        assert_eq!(folder.end(&one), Some(known));
+        assert_eq!(std::fs::read_dir(root.path().join("one")).unwrap().count(), 3, "nothing temporary is left");
     }
 }

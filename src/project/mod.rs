@@ -40,7 +40,6 @@ use launch::Launch;
 pub(crate) use look::Seen;
 pub(crate) use record::Recorded;
 pub(crate) use settings::Changes;
-use why::Ends;
 pub(crate) use why::{Activity, Condition, Step, Why};
 
 /// Why a project or its cell isn't to be had.
@@ -129,7 +128,6 @@ struct Shared {
     keeps: bool,
     recorders: Recorders,
     rooms: Rooms,
-    ends: Ends,
     /// Whether the cells that ran before this process are looked after.
     settled: AtomicBool,
     /// Held while running cells are asked what they use.
@@ -156,7 +154,6 @@ impl Projects {
             run,
             keeps,
             recorders: Recorders::default(),
-            ends: Ends::default(),
             rooms: Rooms { state: layers, projects: copied },
             settled: AtomicBool::new(false),
             asking: tokio::sync::Mutex::default(),

@@ -1,7 +1,6 @@
 //! Why a project's cell is as it is: runs, stands still, or ended, what counted as activity in it, and what comes next.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use sandbox::spec::ProjectId;
@@ -62,30 +61,23 @@ pub(crate) struct Step {
     pub(crate) never: Option<String>,
 }
 
-/// How the projects' last cells ended, since this process was started: one for each project at most.
-#[derive(Default)]
-pub(super) struct Ends(Mutex<HashMap<ProjectId, End>>);
-
-#[derive(Clone, Copy)]
-struct End {
-    at: SystemTime,
+/// How a project's last cell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    /// When, in seconds since 1970.
+    at: u64,
+    /// Why, if it was told to.
     ending: Option<Ending>,
 }
 
-impl Ends {
-    /// A project's cell has ended, for this reason if it was told to.
-    pub(super) fn note(&self, id: &ProjectId, ending: Option<Ending>) {
-        let end = End { at: SystemTime::now(), ending };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), end);
+impl End {
+    pub(super) fn new(at: u64, ending: Option<Ending>) -> Self {
+        Self { at, ending }
     }
 
-    /// A project is no more.
-    pub(super) fn forget(&self, id: &ProjectId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-    }
-
-    fn of(&self, id: &ProjectId) -> Option<End> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    /// Whether it is known why.
+    pub(super) fn is_known(self) -> bool {
+        self.ending.is_some()
     }
 }
 
@@ -113,17 +105,38 @@ impl Projects {
         }
     }
 
+    /// Keeps that a project's cell has ended, for this reason if it was told to.
+    pub(super) fn note_end(&self, id: &ProjectId, ending: Option<Ending>) {
+        let end = End::new(seconds(SystemTime::now()), ending);
+        told_of_end(id, self.0.folder.write_end(id, &end));
+    }
+
+    /// A project's next cell has started.
+    pub(super) fn forget_end(&self, id: &ProjectId) {
+        told_of_end(id, self.0.folder.forget_end(id));
+    }
+
     fn why_stopped(&self, id: &ProjectId) -> Why {
-        let end = self.0.ends.of(id);
+        let end = self.0.folder.end(id);
         let reason = match end.map(|end| end.ending) {
-            None => "it has not run since the server was started".to_owned(),
+            None => "it has not run yet, or ended while there was no server".to_owned(),
             Some(Some(Ending::Idle(idle))) => format!("nothing happened in it for {} (idle_stop_s)", spoken(idle)),
             Some(Some(Ending::Asked)) => "somebody stopped it".to_owned(),
             Some(Some(Ending::NoSession)) => "its last session had ended (cell_linger_s)".to_owned(),
-            Some(None) => "its first process ended, or a command of this host stopped it".to_owned(),
+            Some(None) => "its first process ended, or was killed".to_owned(),
         };
-        let since = end.map(|end| seconds(end.at));
+        let since = end.map(|end| end.at);
         Why { state: Condition::Stopped, since, reason: Some(reason), activity: None, freeze: None, stop: None }
+    }
+}
+
+fn told_of_end(id: &ProjectId, kept: io::Result<()>) {
+    match kept {
+        // The project may have gone with its cell.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(project = %id, %error, "how its cell ended can't be kept");
+        }
+        _ => {}
     }
 }
 

@@ -258,7 +258,7 @@ fn a_server_that_is_stopped_leaves_no_cell_frozen() {
 
 #[test]
 fn a_cell_is_stopped_after_longer_and_everybody_hears_why() {
-    let Some(server) = server(1, 6) else { return };
+    let Some(mut server) = server(1, 6) else { return };
     block_on(async {
         let project = server.project();
         let mut wire = server.wire_prompt(&project, "main").await;
@@ -285,13 +285,17 @@ fn a_cell_is_stopped_after_longer_and_everybody_hears_why() {
         let told = server.did(&["project", "why", &project, "--url", &url]);
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
         assert!(told.starts_with(&format!("{project} is stopped, since ")), "{told}");
+        server.signal(Signal::KILL);
+        server.ended();
+        server.restart();
+        assert_eq!(server.why(&project).await, why, "the next server knows it too");
         // It is started as ever.
         server.prompt(&project, "").await;
         let why = server.is(&project, "running").await;
         assert_eq!(why["reason"], Value::Null, "{why}");
         server.did(&["project", "stop", &project]);
         let why = server.is(&project, "stopped").await;
-        assert_eq!(why["reason"], "its first process ended, or a command of this host stopped it", "{why}");
+        assert_eq!(why["reason"], "somebody stopped it", "{why}");
         let unknown = server.ask("GET", "/api/projects/nobody/why", None).await;
         assert_eq!((unknown.status, unknown.code()), (404, "project_not_found".to_owned()));
     });
