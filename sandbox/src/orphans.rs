@@ -26,7 +26,7 @@ const NAMED_MAX: usize = 50;
 /// Most files whose size is looked at: a part of a second, however large what is left may be.
 const FILES_MAX: usize = 20_000;
 
-/// How deep folders are followed for that: each takes a descriptor.
+/// How deep folders are followed for that: each takes two descriptors.
 const DEPTH_MAX: usize = 64;
 
 /// What is or was removed, by kind.
@@ -265,13 +265,18 @@ pub fn look(places: &Places) -> io::Result<Orphans> {
         found.removable.cgroups += usize::from(grouped.contains(&id));
         found.removable.sockets += usize::from(with_socket.contains(&id));
     }
-    for (name, _) in names(&places.layers)? {
+    let layers = names(&places.layers)?;
+    // Who makes one would take it for another's while we look whether it is locked.
+    let half = layers.iter().any(|(name, _)| is_half_unpacked(name));
+    let turn = half.then(|| storage::turn(&places.layers)).transpose()?;
+    for (name, _) in layers {
         if is_half_unpacked(&name) {
             found.removable.layers += usize::from(storage::is_free(&places.layers, &name)?);
         } else if !is_layer(&name) {
             found.keep(Kind::Foreign, &[b"layers/", &name[..]].concat(), 0);
         }
     }
+    drop(turn);
     for (name, _) in names(&places.disks)? {
         let bytes = || Ok::<_, io::Error>(size(&places.disks, &name)?.unwrap_or(0));
         match (project(&name, ".ext4"), half_made(&name)) {
@@ -300,16 +305,17 @@ pub fn look(places: &Places) -> io::Result<Orphans> {
 
 /// The names in a folder, with their types.
 pub(crate) fn names(folder: &OwnedFd) -> io::Result<Vec<(Vec<u8>, FileType)>> {
+    entries(folder)?.collect()
+}
+
+/// The same one by one: a tenant's folder may have any number.
+fn entries(folder: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<(Vec<u8>, FileType)>>> {
     let folder = open_beneath(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&folder)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.push((name.to_owned(), entry.file_type()));
-        }
-    }
-    Ok(names)
+    Ok(Dir::read_from(&folder)?.filter_map(|entry| match entry {
+        Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => None,
+        Ok(entry) => Some(Ok((entry.file_name().to_bytes().to_owned(), entry.file_type()))),
+        Err(error) => Some(Err(error.into())),
+    }))
 }
 
 /// The project that is named, with this behind it.
@@ -343,7 +349,7 @@ fn size(parent: impl AsFd, name: &[u8]) -> io::Result<Option<u64>> {
 /// What a folder holds, in bytes, as far as it can be seen within the bounds. A sweeper may be at work in it.
 fn bytes_within(folder: &OwnedFd, depth: usize, files: &mut usize) -> u64 {
     let mut bytes = 0;
-    for (name, kind) in names(folder).unwrap_or_default() {
+    for (name, kind) in entries(folder).into_iter().flatten().map_while(Result::ok) {
         if *files == 0 {
             break;
         }
@@ -363,6 +369,9 @@ fn bytes_within(folder: &OwnedFd, depth: usize, files: &mut usize) -> u64 {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::time::{Duration, Instant};
+
+    use rustix::fs::{FlockOperation, flock};
 
     use super::*;
     use crate::storage::Storage;
@@ -388,6 +397,27 @@ mod tests {
         fs::write(within("run/cells/demo.sock"), "").unwrap();
         let found = look(&places).unwrap();
         assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
+    fn a_layer_that_is_just_being_made_is_neither_an_orphan_nor_locked_by_who_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(folder.path());
+        let half = folder.path().join("layers/.tmp-0");
+        let turn = storage::turn(&places.layers).unwrap();
+        fs::create_dir(&half).unwrap();
+        std::thread::scope(|scope| {
+            let looks = scope.spawn(|| look(&places).unwrap());
+            // As long as it would take if it didn't wait.
+            let by = Instant::now() + Duration::from_millis(100);
+            while !looks.is_finished() && Instant::now() < by {
+                std::thread::yield_now();
+            }
+            let unpacked = fs::File::open(&half).unwrap();
+            flock(&unpacked, FlockOperation::NonBlockingLockExclusive).unwrap();
+            drop(turn);
+            assert_eq!(looks.join().unwrap().removable, Removable::default());
+        });
     }
 
     #[test]
