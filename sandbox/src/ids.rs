@@ -10,10 +10,11 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::unistd::User;
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::spec::ProjectId;
+use crate::storage;
 
 /// Ids of one cell: what a Debian system needs, `nobody` (65534) included.
 pub(crate) const IDS_PER_CELL: u32 = 65_536;
@@ -140,7 +141,7 @@ pub(crate) fn subordinate(path: &str, name: &str, uid: u32) -> io::Result<Option
 
 /// Gives a project's range back, once the last of its files is gone: until [`forget`] nobody gets it.
 pub(crate) fn release(folder: BorrowedFd<'_>, project: &ProjectId) -> io::Result<()> {
-    let _turn = turn(folder)?;
+    let _turn = storage::turn(folder)?;
     let index = match rustix::fs::readlinkat(folder, project.as_str(), Vec::new()) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
@@ -163,7 +164,7 @@ pub(crate) fn released(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
 
 /// Frees ranges that are given back: none of their projects' files may be left.
 pub(crate) fn forget(folder: BorrowedFd<'_>, released: &[CString]) -> io::Result<()> {
-    let _turn = turn(folder)?;
+    let _turn = storage::turn(folder)?;
     for name in released {
         match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -177,14 +178,6 @@ fn listing(folder: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(folder, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Whoever changes links that are there, or must see them all, does so alone: one that gets another name meanwhile may be seen
-/// twice or not at all.
-fn turn(folder: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let listing = listing(folder)?;
-    flock(&listing, FlockOperation::LockExclusive)?;
-    Ok(listing)
-}
-
 /// Reads one link.
 fn read(folder: BorrowedFd<'_>, project: &str) -> io::Result<IdRange> {
     let target = rustix::fs::readlinkat(folder, project, Vec::new())?;
@@ -196,7 +189,8 @@ fn read(folder: BorrowedFd<'_>, project: &str) -> io::Result<IdRange> {
 
 /// Takes the lowest index that no project and nobody else has.
 fn allocate(folder: BorrowedFd<'_>, project: &ProjectId, others: &SubordinateIds) -> io::Result<IdRange> {
-    let listing = turn(folder)?;
+    // A link that gets another name meanwhile may be seen twice or not at all.
+    let listing = storage::turn(folder)?;
     let mut taken = BTreeSet::new();
     for entry in Dir::read_from(&listing)? {
         let entry = entry?;
@@ -283,6 +277,15 @@ mod tests {
             }
         });
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn who_keeps_the_folder_locked_is_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let fd = crate::mount::folder(folder.path()).unwrap();
+        let _turn = storage::turn(&fd).unwrap();
+        let refused = IdRange::of(fd.as_fd(), &ProjectId::parse("a").unwrap(), &SubordinateIds::default()).unwrap_err();
+        assert!(refused.to_string().contains("lslocks"), "{refused}");
     }
 
     #[test]

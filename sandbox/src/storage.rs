@@ -170,15 +170,19 @@ fn there(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Locks a folder: of the cells, for the one launcher that counts them to add one; of the layers, for who makes one or looks for
-/// leftovers.
-pub(crate) fn turn(folder: &OwnedFd) -> io::Result<OwnedFd> {
+/// leftovers; of the ids, for who changes links that are there, or must see them all. Whoever may read a folder can keep it locked.
+pub(crate) fn turn(folder: impl AsFd) -> io::Result<OwnedFd> {
     let turn = listing(folder, ".")?;
     let deadline = Instant::now() + TURN_WAIT;
     loop {
         match flock(&turn, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(turn),
             Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
-            Err(Errno::WOULDBLOCK) => return Err(io::Error::other("another launcher doesn't come to an end with it")),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(io::Error::other(
+                    "another process keeps the folder locked: end it, lslocks says which it is",
+                ));
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -30,6 +30,8 @@ mod proxy;
 mod screen;
 #[path = "../../../src/session/mod.rs"]
 mod session;
+#[path = "../../../sandbox/src/storage.rs"]
+mod storage;
 #[path = "../../../src/stream.rs"]
 mod stream;
 #[path = "../../../sandbox/src/sys.rs"]
