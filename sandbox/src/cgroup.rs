@@ -521,9 +521,11 @@ fn given(folder: &OwnedFd, but: Option<&ProjectId>) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Whether processes are in a project's group below `folder`.
+/// Whether processes are in a project's group below `folder`; of version 2, also in groups below that.
 pub(crate) fn is_populated(folder: &OwnedFd, project: &ProjectId) -> bool {
-    open_group(folder, project).is_ok_and(|group| !text(&group, "cgroup.procs").trim().is_empty())
+    open_group(folder, project).is_ok_and(|group| {
+        number(&text(&group, "cgroup.events"), "populated") > 0 || !text(&group, "cgroup.procs").trim().is_empty()
+    })
 }
 
 /// The highest group below `root`, a mount of version 2, that this process is in and that belongs to a user: what the host's

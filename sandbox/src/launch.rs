@@ -195,20 +195,22 @@ impl Workshop {
         Ok(())
     }
 
-    /// Removes cgroups and sockets of cells whose storage is gone. One in which something runs is left to a person.
+    /// Removes cgroups and sockets of cells whose storage is gone. A cgroup in which something runs, or that doesn't go, is left to
+    /// a person.
     fn sweep_strays(&mut self) -> io::Result<()> {
         let places = Places::of(&self.folders, &self.cgroups)?;
         let sockets = orphans::names(&places.sockets)?;
         for project in places.strays()? {
             let Some(storage) = Storage::lock(&self.folders.cells, &project)? else { continue };
-            if places.has_processes(&project) {
-                storage.discard(&self.folders.cells, &project, &self.folders.trash)?;
-                continue;
-            }
             let socket = socket_name(&project);
             let has_socket = sockets.iter().any(|(name, _)| *name == socket.as_bytes());
             let has_group = places.groups.iter().any(|group| mount::folder_beneath(group, project.as_str()).is_ok());
-            if self.clear(&project, storage).is_ok() {
+            if places.has_processes(&project) || self.cgroups.remove(&project).is_err() {
+                // Storage that stays would be a dead cell's, whose group has to go before anything else.
+                storage.discard(&self.folders.cells, &project, &self.folders.trash)?;
+                continue;
+            }
+            if self.throw_away(&project, storage).is_ok() {
                 self.swept.cgroups += usize::from(has_group);
                 self.swept.sockets += usize::from(has_socket);
             }

@@ -110,6 +110,36 @@ fn what_belongs_to_nothing_goes_with_the_next_start_and_what_may_be_somebodys_st
 }
 
 #[test]
+fn groups_within_a_foreign_group_keep_nothing_from_starting_and_what_runs_there_runs_on() {
+    let Some(mut server) = Server::start_apart(Settings::default()) else { return };
+    block_on(async {
+        let mut busy = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("sleep runs");
+        for group in server.groups("foreign") {
+            fs::create_dir_all(group.join("inner")).expect("groups are made");
+            fs::write(group.join("inner/cgroup.procs"), busy.id().to_string()).expect("a process enters the group");
+        }
+        let restarted = async |server: &mut Server| {
+            server.signal(Signal::KILL);
+            server.ended();
+            server.restart();
+            assert_eq!(server.prompt("other", "").await.run("echo there").await, "there\r\n");
+        };
+        restarted(&mut server).await;
+        server.logged("foreign: processes run").await;
+        assert_eq!(busy.try_wait().expect("it is our child"), None, "what runs isn't killed");
+        busy.kill().expect("it runs");
+        busy.wait().expect("it ends");
+        for _ in 0..2 {
+            restarted(&mut server).await;
+        }
+        for group in server.groups("foreign") {
+            fs::remove_dir(group.join("inner")).expect("it is still there");
+            fs::remove_dir(group).expect("it is empty");
+        }
+    });
+}
+
+#[test]
 fn doctor_covers_limits_of_the_host_images_and_the_certificate() {
     let certificate = Certificate::make();
     let config = certificate.config() + "host.cells_max = 1\nhost.memory_percent_max = 1000\n";
