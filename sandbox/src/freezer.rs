@@ -56,7 +56,7 @@ impl Freezer {
     ];
 
     /// Puts together what came from the launcher, files with their names; `None` if one is missing that it can't do without.
-    pub(crate) fn new(names: Vec<String>, descriptors: Vec<OwnedFd>) -> Option<Self> {
+    pub fn new(names: Vec<String>, descriptors: Vec<OwnedFd>) -> Option<Self> {
         let mut files: BTreeMap<String, OwnedFd> = names.into_iter().zip(descriptors).collect();
         Some(Self {
             switch: files.remove("cgroup.freeze")?,

@@ -255,6 +255,91 @@ fn a_cell_with_somebody_elses_session_is_not_idle() {
 }
 
 #[test]
+fn who_looks_at_an_idle_cell_does_not_keep_it_from_ending() {
+    run(async |socket, mut listener| {
+        let (cell, fake) = connected(socket, &mut listener, Duration::from_millis(100)).await;
+        let looks = async {
+            while cell.clients().await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ends = async {
+            let _asked =
+                timeout(ANSWER_WAIT, FakeCell::accept(&mut listener, &[])).await.expect("it is asked what runs");
+            assert_eq!(fake.hears().await, Some(Request::Stop));
+        };
+        tokio::select! {
+            () = ends => {}
+            () = looks => panic!("nobody drives the cell"),
+        }
+    });
+}
+
+/// An empty cgroup of version 2, which the kernel freezes at once.
+struct Group(PathBuf);
+
+impl Group {
+    fn make() -> Option<Self> {
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists());
+        let group = root.map(|root| root.join(format!("cloister-test-{}", std::process::id())));
+        let made = group.filter(|group| std::fs::create_dir(group).is_ok()).map(Self);
+        assert!(
+            made.is_some() || std::env::var_os("CI").is_none(),
+            "in CI nothing is skipped: needs root and cgroup version 2"
+        );
+        made
+    }
+
+    fn freezer(&self) -> Freezer {
+        let file = |name: &str| {
+            let file = std::fs::File::options().read(true).write(name == "cgroup.freeze").open(self.0.join(name));
+            (name.to_owned(), OwnedFd::from(file.unwrap()))
+        };
+        let (names, files) = ["cgroup.freeze", "cgroup.events", "cpu.stat"].map(file).into_iter().unzip();
+        Freezer::new(names, files).unwrap()
+    }
+
+    fn is_frozen(&self) -> bool {
+        std::fs::read_to_string(self.0.join("cgroup.events")).unwrap().contains("frozen 1")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_cell_whose_last_session_ends_while_it_is_being_frozen_is_asked_for_others_awake() {
+    let Some(group) = Group::make().map(Arc::new) else { return };
+    run(async |socket, mut listener| {
+        let of = group.clone();
+        let freezers = Freezers::new(move || Box::pin(std::future::ready(Ok(Some(of.freezer())))));
+        let care = Care { patience: Patience::from_seconds(1, 0), freezers, ..care(Duration::ZERO) };
+        let (cell, fake) = tokio::join!(
+            Cell::connect(project(), socket.to_owned(), care, std::future::ready(None)),
+            FakeCell::accept(&mut listener, &[])
+        );
+        let (cell, main) = (cell.unwrap(), SessionName::main());
+        let (opened, ()) = tokio::join!(cell.open(&main, Size::DEFAULT, &[], 0), async {
+            fake.hears().await;
+            fake.attach("main", &descriptors()).await;
+        });
+        let _opened = opened.unwrap();
+        let mut state = cell.watch();
+        timeout(ANSWER_WAIT, state.wait_for(|state| state.frozen.is_some())).await.unwrap().unwrap();
+        // What it said before the kernel had all of it at a stop.
+        fake.say(&Reply::Ended { session: main, exit: Exit::Code(0) }, &[]).await;
+        let asked = FakeCell { socket: timeout(ANSWER_WAIT, listener.accept()).await.unwrap().unwrap() };
+        assert!(!group.is_frozen(), "it couldn't answer");
+        asked.say(&Reply::Hello { version: VERSION, project: project(), sessions: vec![] }, &[]).await;
+        assert_eq!(fake.hears().await, Some(Request::Stop));
+    });
+}
+
+#[test]
 fn times_are_said_in_two_units() {
     for (seconds, said) in [
         (0, "0 s"),

@@ -302,6 +302,20 @@ fn a_cell_is_stopped_after_longer_and_everybody_hears_why() {
 }
 
 #[test]
+fn a_cell_that_is_looked_at_often_ends_all_the_same_without_a_session() {
+    let config = "idle_freeze_s = 1\ncell_linger_s = 1\n".to_owned();
+    let Some(server) = Server::start_with(Settings { config, ..Settings::default() }) else { return };
+    block_on(async {
+        let project = server.project();
+        let mut terminal = server.prompt(&project, "").await;
+        terminal.send("exit\r").await;
+        terminal.closed().await;
+        let why = server.is(&project, "stopped").await;
+        assert_eq!(why["reason"], "its last session had ended (cell_linger_s)", "{why}");
+    });
+}
+
+#[test]
 fn memory_that_a_frozen_cell_does_not_use_is_taken_back() {
     let Some(server) = server(2, 0) else { return };
     block_on(async {

@@ -25,8 +25,8 @@ use crate::session::{Activity, Keep, Session};
 /// be asked for.
 const FIRST_SESSION_WAIT: Duration = Duration::from_secs(1);
 
-/// Longest time to sleep at once when there is nothing to wait for.
-const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+/// A cell that is in use: no alarm is set for it.
+const BUSY: (Phase, bool) = (Phase::Running, false);
 
 /// What a cell's handles ask of its driver.
 pub(super) enum Ask {
@@ -78,6 +78,8 @@ pub(super) struct Driver {
     rest: Rest,
     /// Requests that the cell has yet to answer, oldest first.
     unanswered: VecDeque<Unanswered>,
+    /// What the alarm is set for: the cell's phase, and whether it has no session and owes no answer.
+    awaited: (Phase, bool),
     /// When it was last logged that the cell has met a limit.
     limit_logged: Option<Instant>,
 }
@@ -112,6 +114,7 @@ impl Driver {
             activity,
             rest,
             unanswered,
+            awaited: (Phase::Running, true),
             limit_logged: None,
         }
     }
@@ -130,7 +133,7 @@ impl Driver {
                 said = self.link.receive() => Event::Said(said),
                 asked = self.asks.recv(), if self.unanswered.len() < ASKS_MAX => Event::Asked(asked),
                 turn = self.rest.turn() => Event::Rest(turn),
-                () = due.as_mut() => Event::Due,
+                () = due.as_mut(), if self.awaited != BUSY => Event::Due,
             };
             let done = match event {
                 Event::Said(Ok(message)) => self.heard(message),
@@ -257,7 +260,9 @@ impl Driver {
         if self.running() > 0 || !self.unanswered.is_empty() {
             return Ok(());
         }
-        // Another process may have opened a session: this connection heard of none but its own.
+        // Another process may have opened a session: this connection heard of none but its own. Frozen it doesn't say so, and it
+        // may be, if the last one ended in the moment that freezing takes.
+        self.wake();
         let (_, sessions) = Link::connect(&self.project, &self.socket).await?;
         if sessions.is_empty() {
             tracing::info!("stopping a cell without a session");
@@ -279,15 +284,19 @@ impl Driver {
         self.link.send(&Request::Stop, None).await
     }
 
-    /// Sets the alarm, if it has to be set anew: an idle cell may linger, a stopping one has a moment.
-    fn wait_for_idleness(&self, due: Pin<&mut Sleep>) {
-        let idle = self.running() == 0 && self.unanswered.is_empty();
-        let wait = match (self.phase(), idle) {
-            (Phase::Running, true) => self.care.linger,
-            (Phase::Running, false) => FOREVER,
-            (_, _) => ANSWER_WAIT,
-        };
-        due.reset(Instant::now() + wait);
+    /// Sets the alarm, if something else is waited for than before: an idle cell may linger, a stopping one has a moment. Who
+    /// looks at it meanwhile prolongs neither.
+    fn wait_for_idleness(&mut self, due: Pin<&mut Sleep>) {
+        let awaited = (self.phase(), self.running() == 0 && self.unanswered.is_empty());
+        if self.awaited == awaited {
+            return;
+        }
+        self.awaited = awaited;
+        match awaited {
+            BUSY => {}
+            (Phase::Running, _) => due.reset(Instant::now() + self.care.linger),
+            _ => due.reset(Instant::now() + ANSWER_WAIT),
+        }
     }
 
     fn running(&self) -> usize {
