@@ -335,8 +335,8 @@ impl Rest {
         }
         metrics().cells_frozen.inc();
         self.reclaim();
-        let next = self.idle.next(now, true);
-        self.due.as_mut().reset(if let Next::Look(at) = next { at } else { now + FOREVER });
+        // What comes next may be due by now.
+        self.due.as_mut().reset(now);
         since
     }
 
