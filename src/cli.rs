@@ -284,14 +284,9 @@ pub(crate) struct Access {
     pub(crate) cacert: Option<PathBuf>,
 }
 
-/// Options of `project why`; not printable, since it may hold a token.
+/// Which server is asked, and with what token; not printable, since it may hold one.
 #[derive(Args)]
-pub(crate) struct WhyOptions {
-    /// Its id
-    pub(crate) id: String,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+pub(crate) struct ServerOptions {
     /// The server, as https:// or http:// and an address [default: the configured `listen` address]
     #[arg(long, env = "CLOISTER_URL")]
     pub(crate) url: Option<String>,
@@ -303,7 +298,20 @@ pub(crate) struct WhyOptions {
     pub(crate) token: Option<String>,
 }
 
-/// Options of `attach`; not printable, since it may hold a token.
+/// Options of `project why`.
+#[derive(Args)]
+pub(crate) struct WhyOptions {
+    /// Its id
+    pub(crate) id: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Who is asked.
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
+}
+
+/// Options of `attach`.
 #[derive(Args)]
 pub(crate) struct AttachOptions {
     /// Project id
@@ -317,21 +325,15 @@ pub(crate) struct AttachOptions {
     /// List the project's sessions and who is attached instead
     #[arg(long, conflicts_with_all = ["session", "view"])]
     pub(crate) ls: bool,
-    /// The server, as https:// or http:// and an address [default: the configured `listen` address]
-    #[arg(long, env = "CLOISTER_URL")]
-    pub(crate) url: Option<String>,
-    /// Certificates in PEM to trust besides the system's authorities: an authority's, or the server's own
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cacert: Option<PathBuf>,
-    /// Token; better given by the environment, where other users can't see it [default: the owner's, from the state folder]
-    #[arg(long, env = "CLOISTER_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
+    /// Who is asked.
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
     /// Keys that detach, as in `ctrl-p,ctrl-q` or `ctrl-],d`; an empty text for none
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     pub(crate) detach_keys: String,
 }
 
-/// Options of `top`; not printable, since it may hold a token.
+/// Options of `top`.
 #[derive(Args)]
 pub(crate) struct TopOptions {
     /// Sort by this
@@ -346,15 +348,9 @@ pub(crate) struct TopOptions {
     /// Print JSON, once
     #[arg(long)]
     pub(crate) json: bool,
-    /// The server, as https:// or http:// and an address [default: the configured `listen` address]
-    #[arg(long, env = "CLOISTER_URL")]
-    pub(crate) url: Option<String>,
-    /// Certificates in PEM to trust besides the system's authorities: an authority's, or the server's own
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cacert: Option<PathBuf>,
-    /// Token; better given by the environment, where other users can't see it [default: the owner's, from the state folder]
-    #[arg(long, env = "CLOISTER_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
+    /// Who is asked.
+    #[command(flatten)]
+    pub(crate) server: ServerOptions,
 }
 
 /// What the table of `top` is sorted by, largest first but for ids.

@@ -24,9 +24,11 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessa
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::cli::ServerOptions;
 use crate::config::Config;
 use crate::stream::Stream;
 use crate::tls::certificates;
+use crate::token;
 
 /// Longest wait for a server to take a connection, or to answer: beyond it, it is as good as down.
 pub(crate) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -86,10 +88,11 @@ impl Address {
         })
     }
 
-    /// The address of the server that is meant: by `url`, or the one of this machine. That one, if it speaks TLS, is known by its
+    /// The address of the server that is meant: by its own, or the one of this machine. That one, if it speaks TLS, is known by its
     /// certificate, which names no address.
-    pub(crate) fn of_server(config: &Config, url: Option<&str>, known: Option<&Path>) -> anyhow::Result<Self> {
-        if let Some(url) = url {
+    fn of_server(config: &Config, options: &ServerOptions) -> anyhow::Result<Self> {
+        let known = options.cacert.as_deref();
+        if let Some(url) = &options.url {
             return Self::parse(url, known);
         }
         let mut address = config.listen;
@@ -161,6 +164,19 @@ impl Address {
             _ => Error::Unreachable(error.to_string().escape_debug().to_string()),
         }
     }
+}
+
+/// The server that is meant, and a token for it: the owner's, if none is given.
+pub(crate) fn server(config: &Config, options: &ServerOptions) -> anyhow::Result<(Address, String)> {
+    let token = options.token.clone().map_or_else(|| token::of_this_machine(config), Ok)?;
+    Ok((Address::of_server(config, options)?, token))
+}
+
+/// What a server said as JSON, for a terminal: of controls in texts, serde_json escapes those alone that JSON has to.
+pub(crate) fn without_controls(json: &str) -> String {
+    let is_control = |letter: char| letter.is_control() && letter != '\n';
+    let escaped = |letter: char| format!("\\u{:04x}", u32::from(letter));
+    json.chars().map(|letter| if is_control(letter) { escaped(letter) } else { letter.to_string() }).collect()
 }
 
 /// The token as a header.
@@ -265,6 +281,15 @@ mod tests {
         assert_eq!(parts("ws://ide.example.org/a/b/"), ("ide.example.org".to_owned(), 80, "/a/b".to_owned(), false));
         assert_eq!(parts("https://ide.example.org"), ("ide.example.org".to_owned(), 443, String::new(), true));
         assert_eq!(parts("wss://[::1]:8443/a"), ("::1".to_owned(), 8443, "/a".to_owned(), true));
+    }
+
+    #[test]
+    fn json_steers_no_terminal_and_means_the_same() {
+        let text = "a\u{1b}[2J\u{9b}31m\u{7f}ü\n";
+        let json = serde_json::to_string_pretty(&[text]).unwrap();
+        let shown = without_controls(&json);
+        assert_eq!(shown, "[\n  \"a\\u001b[2J\\u009b31m\\u007fü\\n\"\n]");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&shown).unwrap(), [text]);
     }
 
     #[test]

@@ -14,10 +14,9 @@ use sandbox::spec::ProjectId;
 
 use crate::cell::{Deed, seconds, spoken};
 use crate::cli::WhyOptions;
-use crate::client::{ANSWER_WAIT_MAX, Address, bearer};
+use crate::client::{ANSWER_WAIT_MAX, Address, bearer, server, without_controls};
 use crate::config::Config;
 use crate::project::{Activity, Condition, Step, Why};
-use crate::token;
 
 /// Longest answer in bytes, many times what the server sends.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
@@ -25,14 +24,13 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// Asks and prints.
 pub(crate) fn run(config: &Config, options: WhyOptions) -> anyhow::Result<ExitCode> {
     let id = ProjectId::parse(&options.id).with_context(|| format!("project `{}`", options.id.escape_debug()))?;
-    let token = options.token.map_or_else(|| token::of_this_machine(config), Ok)?;
-    let address = Address::of_server(config, options.url.as_deref(), options.cacert.as_deref())?;
+    let (address, token) = server(config, &options.server)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let body = runtime.block_on(ask(&address, &token, &id))?;
     let why: Why =
         serde_json::from_slice(&body).context("the server's answer means nothing: is it of another version?")?;
     let text = if options.json {
-        serde_json::to_string_pretty(&why)? + "\n"
+        without_controls(&serde_json::to_string_pretty(&why)?) + "\n"
     } else {
         told(&id, &why, seconds(SystemTime::now()))
     };

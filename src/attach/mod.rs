@@ -27,10 +27,9 @@ use sandbox::control::{Exit, SessionName};
 use sandbox::spec::ProjectId;
 
 use crate::cli::AttachOptions;
-use crate::client::Address;
+use crate::client;
 use crate::config::Config;
 use crate::session::random;
-use crate::token;
 use crate::tty::{Events, Input, Output, Raw};
 use crate::wire::Role;
 use end::{End, Failure};
@@ -50,8 +49,7 @@ pub(crate) fn run(config: &Config, options: AttachOptions) -> anyhow::Result<Exi
     let session = SessionName::try_from(options.session).map_err(|reason| anyhow!("--session: {reason}"))?;
     let keys = DetachKeys::parse(&options.detach_keys).map_err(|reason| anyhow!("--detach-keys: {reason}"))?;
     let keys = if std::io::stdin().is_terminal() { keys } else { DetachKeys::none() };
-    let token = options.token.map_or_else(|| token::of_this_machine(config), Ok)?;
-    let address = Address::of_server(config, options.url.as_deref(), options.cacert.as_deref())?;
+    let (address, token) = client::server(config, &options.server)?;
     let target = Target::new(address, project, &token)?;
     let role = if options.view { Role::Viewer } else { Role::Writer };
     let wish = Wish::new(session, random()?, role);

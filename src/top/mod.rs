@@ -15,9 +15,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::cli::TopOptions;
-use crate::client::Address;
+use crate::client;
 use crate::config::Config;
-use crate::token;
 use ask::Server;
 use rows::Rows;
 
@@ -26,9 +25,9 @@ const ONCE_WAIT: Duration = Duration::from_secs(1);
 
 /// Shows the table until it is left, or once where nobody could see it change.
 pub(crate) fn run(config: &Config, options: TopOptions) -> anyhow::Result<ExitCode> {
-    let TopOptions { sort, every, once, json, url, cacert, token } = options;
-    let token = token.map_or_else(|| token::of_this_machine(config), Ok)?;
-    let server = Server::new(Address::of_server(config, url.as_deref(), cacert.as_deref())?, &token)?;
+    let TopOptions { sort, every, once, json, server } = options;
+    let (address, token) = client::server(config, &server)?;
+    let server = Server::new(address, &token)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         if once || json || !io::stdout().is_terminal() {

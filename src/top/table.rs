@@ -4,13 +4,14 @@ use sandbox::usage::Stall;
 
 use super::rows::{Row, Rows};
 use crate::cell::Phase;
+use crate::client::without_controls;
 
 /// Least width of the first column.
 const ID_MIN: usize = 7;
 
 /// All rows as JSON in one line.
 pub(super) fn json(rows: &Rows) -> String {
-    serde_json::json!({ "cells": rows.0 }).to_string()
+    without_controls(&serde_json::json!({ "cells": rows.0 }).to_string())
 }
 
 /// A heading and all rows.
