@@ -35,7 +35,13 @@ const LINGER_S_MAX: u64 = 24 * 60 * 60;
 /// Longest time in seconds that a cell may be idle before it is frozen or stopped: a year.
 pub(crate) const IDLE_S_MAX: u64 = 365 * 24 * 60 * 60;
 
-/// The names of log formats.
+/// The words of [`CellsAtStop`].
+const CELLS_AT_STOP: [(&str, CellsAtStop); 2] = [("keep", CellsAtStop::Keep), ("end", CellsAtStop::End)];
+
+/// The words of [`Quota`].
+const QUOTAS: [(&str, Quota); 2] = [("enforced", Quota::Enforced), ("unenforced", Quota::Unenforced)];
+
+/// The words of [`LogFormat`].
 const LOG_FORMATS: [(&str, LogFormat); 4] =
     [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json), ("journal", LogFormat::Journal)];
 
@@ -153,18 +159,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "cells_at_stop",
         doc: "What becomes of cells when the server is stopped, which a restart does too: `keep` or `end`",
-        get: |config| match config.cells_at_stop {
-            CellsAtStop::Keep => "keep".to_owned(),
-            CellsAtStop::End => "end".to_owned(),
-        },
-        set: |config, value| {
-            config.cells_at_stop = match value.text()? {
-                "keep" => CellsAtStop::Keep,
-                "end" => CellsAtStop::End,
-                other => return Err(format!("must be keep or end, is `{other}`")),
-            };
-            Ok(())
-        },
+        get: |config| word(&CELLS_AT_STOP, config.cells_at_stop),
+        set: |config, value| of_word(&CELLS_AT_STOP, &value).map(|at_stop| config.cells_at_stop = at_stop),
     },
     Key {
         name: "idle_freeze_s",
@@ -284,18 +280,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "quota",
         doc: "Whether limits of disk are `enforced`, by project quotas or a disk image for each project, or `unenforced`",
-        get: |config| match config.quota {
-            Quota::Enforced => "enforced".to_owned(),
-            Quota::Unenforced => "unenforced".to_owned(),
-        },
-        set: |config, value| {
-            config.quota = match value.text()? {
-                "enforced" => Quota::Enforced,
-                "unenforced" => Quota::Unenforced,
-                other => return Err(format!("must be enforced or unenforced, is `{other}`")),
-            };
-            Ok(())
-        },
+        get: |config| word(&QUOTAS, config.quota),
+        set: |config, value| of_word(&QUOTAS, &value).map(|quota| config.quota = quota),
     },
     Key {
         name: "metrics_token_file",
@@ -311,16 +297,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "log_format",
         doc: "The server's log: `text` or `json` lines on standard error, `journal` with fields, `auto` for the journal under systemd",
-        get: |config| {
-            let names = LOG_FORMATS.iter().find(|(_, format)| *format == config.log_format);
-            names.map(|(name, _)| (*name).to_owned()).unwrap_or_default()
-        },
-        set: |config, value| {
-            let text = value.text()?;
-            let format = LOG_FORMATS.iter().find(|(name, _)| *name == text).map(|(_, format)| *format);
-            config.log_format = format.ok_or_else(|| format!("must be auto, text, json or journal, is `{text}`"))?;
-            Ok(())
-        },
+        get: |config| word(&LOG_FORMATS, config.log_format),
+        set: |config, value| of_word(&LOG_FORMATS, &value).map(|format| config.log_format = format),
     },
     Key {
         name: "policy.profile",
@@ -347,6 +325,22 @@ pub(crate) fn help(name: &str) -> String {
         "false" => key.doc.to_owned(),
         default => format!("{} [default: {default}]", key.doc),
     }
+}
+
+/// The word of a choice, of which each has one.
+fn word<T: PartialEq>(words: &[(&str, T)], chosen: T) -> String {
+    words.iter().find(|(_, choice)| *choice == chosen).map(|(word, _)| (*word).to_owned()).unwrap_or_default()
+}
+
+/// What a word chooses; an error names all words.
+fn of_word<T: Copy>(words: &[(&str, T)], value: &Value<'_>) -> Result<T, String> {
+    let text = value.text()?;
+    let chosen = words.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
+    chosen.ok_or_else(|| {
+        let all = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        let (others, last) = all.rsplit_once(", ").unwrap_or(("nothing", &all));
+        format!("must be {others} or {last}, is `{text}`")
+    })
 }
 
 /// A limit for which 0 is none.
