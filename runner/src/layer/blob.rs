@@ -17,6 +17,9 @@ const CHUNK_BYTES: usize = 128 << 10;
 /// How often progress is told: some hundred times for an image of ordinary size.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
+/// The same by what becomes of the blob, which of a small one may be a GiB: who hears of progress looks how full the disk is.
+const PROGRESS_UNCOMPRESSED_BYTES: u64 = 16 << 20;
+
 /// Largest window a zstd frame may ask for, as a power of two: the format's own recommendation for untrusted input is
 /// 8 MiB, `zstd --long` makes 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
@@ -35,6 +38,16 @@ enum Decoder<'a> {
     Plain(BufReader<Stored<'a>>),
     Gzip(Box<MultiGzDecoder<BufReader<Stored<'a>>>>),
     Zstd(zstd::Decoder<'static, BufReader<Stored<'a>>>),
+}
+
+impl<'a> Decoder<'a> {
+    fn stored(&mut self) -> &mut Stored<'a> {
+        match self {
+            Self::Plain(input) => input.get_mut(),
+            Self::Gzip(decoder) => decoder.get_mut().get_mut(),
+            Self::Zstd(decoder) => decoder.get_mut().get_mut(),
+        }
+    }
 }
 
 /// The blob as it lies in its file.
@@ -106,7 +119,11 @@ impl Read for Blob<'_> {
             Decoder::Zstd(decoder) => (decoder.read(buffer)?, decoder.get_ref().get_ref().read),
         };
         self.hash.update(&buffer[..read]);
+        let before = self.uncompressed / PROGRESS_UNCOMPRESSED_BYTES;
         self.uncompressed += read as u64;
+        if self.uncompressed / PROGRESS_UNCOMPRESSED_BYTES > before {
+            self.decoder.stored().tell()?;
+        }
         let Limits { bytes_max, ratio_max, .. } = *self.limits;
         if self.uncompressed > bytes_max {
             return Err(invalid(format!("holds more than {bytes_max} bytes; split it into several layers")));
@@ -137,10 +154,16 @@ impl Read for Stored<'_> {
         self.left -= read as u64;
         self.read += read as u64;
         if self.read - self.told >= PROGRESS_BYTES || self.left == 0 && self.told < self.read {
-            self.told = self.read;
-            (self.progress)(self.read)?;
+            self.tell()?;
         }
         Ok(read)
+    }
+}
+
+impl Stored<'_> {
+    fn tell(&mut self) -> io::Result<()> {
+        self.told = self.read;
+        (self.progress)(self.read)
     }
 }
 

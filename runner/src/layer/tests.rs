@@ -251,6 +251,26 @@ fn who_hears_of_progress_can_end_it_and_nothing_is_left() {
 }
 
 #[test]
+fn progress_is_told_of_what_grows_too_and_can_be_ended_there() {
+    let Some(place) = Place::new() else { return };
+    let tar = Tar::new().file("zeros", &"\0".repeat(100 << 20)).bytes();
+    for blob in [gzip(&tar), zstd::encode_all(&tar[..], 3).unwrap()] {
+        assert!(blob.len() < 1 << 20, "less than a step");
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&blob).unwrap();
+        let mut steps = 0;
+        let mut three = |_| {
+            steps += 1;
+            if steps < 3 { Ok(()) } else { Err(io::Error::other("the disk is to stay free")) }
+        };
+        let layers = File::open(place.layers()).unwrap();
+        let error = unpack(&request(&blob, &tar), file, layers.as_fd(), &Limits::default(), &mut three).unwrap_err();
+        assert!(error.to_string().contains("the disk is to stay free"), "{error}");
+        assert_eq!(fs::read_dir(place.layers()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn a_layer_is_unpacked_once() {
     let Some(place) = Place::new() else { return };
     let tar = Tar::new().file("a", "1").bytes();
