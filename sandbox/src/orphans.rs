@@ -248,8 +248,8 @@ impl Places {
 /// Looks for all of them.
 pub fn look(places: &Places) -> io::Result<Orphans> {
     let mut found = Orphans::default();
-    for (name, _) in names(&places.cells)? {
-        match project(&name, "") {
+    for (name, kind) in names(&places.cells)? {
+        match project(&name, "").filter(|_| storage::may_be_folder(kind)) {
             Some(id) if !storage::is_locked(&places.cells, &id)? => found.removable.cells += 1,
             Some(id) if !places.has_project(&id)? => found.keep(Kind::Cell, &name, 0),
             Some(_) => {}

@@ -308,9 +308,16 @@ pub(crate) fn user_of_layer(cells: &OwnedFd, layer: &LayerId) -> io::Result<Opti
 pub(crate) fn projects(cells: &OwnedFd) -> io::Result<Vec<ProjectId>> {
     let mut projects = Vec::new();
     for entry in Dir::read_from(&listing(cells, ".")?)? {
-        projects.extend(entry?.file_name().to_str().ok().and_then(|name| ProjectId::parse(name).ok()));
+        let entry = entry?;
+        let name = entry.file_name().to_str().ok().filter(|_| may_be_folder(entry.file_type()));
+        projects.extend(name.and_then(|name| ProjectId::parse(name).ok()));
     }
     Ok(projects)
+}
+
+/// Whether an entry is a folder, as far as its file system says.
+pub(crate) fn may_be_folder(kind: FileType) -> bool {
+    matches!(kind, FileType::Directory | FileType::Unknown)
 }
 
 /// Removes `name` below `parent`, a folder with everything in it, never following a link and never leaving the file

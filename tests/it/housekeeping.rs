@@ -64,7 +64,7 @@ fn what_belongs_to_nothing_goes_with_the_next_start_and_what_may_be_somebodys_st
             state.join("layers/.tmp-7/usr/half"),
             state.join("disks/.half.ext4"),
         ];
-        let kept = [state.join("disks/lost.ext4"), state.join("cells/.notes"), state.join("layers/readme")];
+        let kept = [state.join("disks/lost.ext4"), state.join("cells/notes"), state.join("layers/readme")];
         removable.iter().chain(&kept).for_each(|path| plant(path));
         std::os::unix::fs::symlink("4711", state.join("ids/lost")).expect("a link is made");
 
@@ -72,8 +72,7 @@ fn what_belongs_to_nothing_goes_with_the_next_start_and_what_may_be_somebodys_st
             "1 dead cell, 1 cgroup without a cell, 1 socket without a cell, 1 half unpacked layer, 1 half made disk";
         assert_eq!(doctor(&server, "leftovers"), [format!("lacks {found}")]);
         let orphans = doctor(&server, "orphans").join("\n");
-        for says in ["has no project: lost", "isn't Cloister's: cells/.notes, layers/readme", "cell isn't known: busy"]
-        {
+        for says in ["has no project: lost", "isn't Cloister's: cells/notes, layers/readme", "cell isn't known: busy"] {
             assert!(orphans.contains(says), "{says} in {orphans}");
         }
         assert!(removable.iter().chain(&kept).all(|path| path.exists()), "who looks changes nothing");
