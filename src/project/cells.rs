@@ -66,8 +66,7 @@ impl Projects {
         if !self.exists(id)? {
             return Err(Error::NotFound(id.clone()));
         }
-        let cell = self.place(id).lock_owned().await.clone();
-        Ok(cell.filter(|cell| cell.state().sessions.contains(session)))
+        Ok(self.settled(id).await.filter(|cell| cell.state().sessions.contains(session)))
     }
 
     /// Hangs up a session of a project, if it runs.
@@ -87,7 +86,15 @@ impl Projects {
     }
 
     async fn running_cell(&self, id: &ProjectId) -> Option<Cell> {
-        self.place(id).lock_owned().await.clone().filter(Cell::is_running)
+        self.settled(id).await.filter(Cell::is_running)
+    }
+
+    /// The project's cell, once nobody starts or removes it. Who only looks leaves no place behind.
+    pub(super) async fn settled(&self, id: &ProjectId) -> Option<Cell> {
+        let held = self.place(id).lock_owned().await;
+        let cell = held.clone();
+        self.leave(id, held);
+        cell
     }
 
     /// The project's running cell, started if need be. Of several at once one starts it and all get it.

@@ -94,8 +94,7 @@ impl Projects {
                 Err(error) => return Err(error.into()),
             }
         }
-        let cell = self.place(id).lock_owned().await.clone();
-        let Some(cell) = cell.filter(|cell| cell.state().phase != Phase::Gone) else {
+        let Some(cell) = self.settled(id).await.filter(|cell| cell.state().phase != Phase::Gone) else {
             return Ok(self.why_stopped(id));
         };
         match cell.standing().await {
