@@ -88,9 +88,10 @@ async fn serve(
     tracing::info!("serving on {scheme}://{address}/");
     let starting = projects.clone();
     tokio::spawn(async move {
-        starting.report_orphans().await;
         starting.adopt().await;
         starting.autostart().await;
+        // Last: how much lies in a trash takes the launcher its time.
+        starting.report_orphans().await;
     });
     tokio::spawn(service::stay_alive());
     service::ready();
