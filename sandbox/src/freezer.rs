@@ -1,6 +1,6 @@
 //! A cell's freezer (version 2's `cgroup.freeze`), what the kernel counts of the cell's work, and what takes memory back that it
-//! doesn't use, by descriptors that the launcher opens and the server uses: so no keystroke that thaws a cell waits for what else the launcher does, and what is frozen can be
-//! thawed without a launcher.
+//! doesn't use, by descriptors that the launcher opens and the server uses: so no keystroke that thaws a cell waits for what else
+//! the launcher does, and what is frozen can be thawed without a launcher.
 //!
 //! All of the cell is frozen, its init too: whoever would talk to it has to thaw it first. The lock on the switch
 //! says who does: commands of this host hold it shared as long as they have to do with a cell, and whoever freezes takes it alone.

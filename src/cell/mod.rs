@@ -1,8 +1,8 @@
 //! A running cell, as the server knows it: a socket on which sessions are opened, closed and heard of.
 //!
 //! [`Cell`] is the handle, `driver` the one task behind it, `link` the socket; `rest` freezes a cell in which nothing happens, as
-//! `idle` decides. What comes from the cell is hostile: it is
-//! bounded and checked, and a cell that breaks the protocol is let go. It doesn't know how a cell is started or removed.
+//! `idle` decides. What comes from the cell is hostile: it is bounded and checked, and a cell that breaks the protocol is let go.
+//! It doesn't know how a cell is started or removed.
 
 mod driver;
 mod idle;

@@ -62,8 +62,9 @@ impl Server {
         output
     }
 
-    /// Starts a program in a project's cell that counts in a file; gives the file.
-    async fn count(&self, project: &str, wire: &mut Wire) -> PathBuf {
+    /// A client of a project's cell in which a program counts in a file; and that file.
+    async fn counting(&self, project: &str) -> (Wire, PathBuf) {
+        let mut wire = self.wire_prompt(project, "main").await;
         let workspace = self.projects().join(project).join("workspace");
         std::fs::write(workspace.join("counter.py"), COUNTER).expect("the script is written");
         wire.input(1, 0, COUNT).await;
@@ -73,7 +74,15 @@ impl Server {
             assert!(Instant::now() < by, "it doesn't count");
             sleep(Duration::from_millis(10)).await;
         }
-        file
+        (wire, file)
+    }
+
+    /// A project whose cell is frozen, and a client of that.
+    async fn frozen(&self) -> (String, Wire) {
+        let project = self.project();
+        let mut wire = self.wire_prompt(&project, "main").await;
+        wire.told("frozen").await;
+        (project, wire)
     }
 }
 
@@ -95,8 +104,7 @@ fn a_cell_in_which_nothing_happens_is_frozen_and_the_first_key_has_it_go_on() {
     let Some(server) = server(1, 0) else { return };
     block_on(async {
         let project = server.project();
-        let mut wire = server.wire_prompt(&project, "main").await;
-        let file = server.count(&project, &mut wire).await;
+        let (mut wire, file) = server.counting(&project).await;
         let since = wire.told("frozen").await["since"].as_u64().expect("a time");
         assert!(server.is_frozen(&project));
         let before = counted(&file);
@@ -139,9 +147,7 @@ fn a_cell_in_which_nothing_happens_is_frozen_and_the_first_key_has_it_go_on() {
 fn whoever_has_to_do_with_a_frozen_cell_finds_it_going_on() {
     let Some(server) = server(1, 0) else { return };
     block_on(async {
-        let project = server.project();
-        let mut wire = server.wire_prompt(&project, "main").await;
-        wire.told("frozen").await;
+        let (project, mut wire) = server.frozen().await;
         // A size that somebody sees is a reason.
         wire.say(json!({ "type": "resize", "channel": 1, "cols": 100, "rows": 30 })).await;
         wire.told("thawed").await;
@@ -180,9 +186,7 @@ fn whoever_has_to_do_with_a_frozen_cell_finds_it_going_on() {
         server.did(&["project", "stop", &project]);
         wire.told("exited").await;
 
-        let project = server.project();
-        let mut wire = server.wire_prompt(&project, "main").await;
-        wire.told("frozen").await;
+        let (project, _wire) = server.frozen().await;
         let removed = server.ask("DELETE", &format!("/api/projects/{project}"), None).await;
         assert_eq!(removed.status, 204, "{removed:?}");
         assert!(!server.projects().join(&project).exists());
@@ -218,8 +222,7 @@ fn a_frozen_cell_outlives_its_server_and_goes_on_with_the_next() {
     let Some(mut server) = Server::start_as_service(settings(1, 0)) else { return };
     block_on(async {
         let project = server.project_with("");
-        let mut wire = server.wire_prompt(&project, "main").await;
-        let file = server.count(&project, &mut wire).await;
+        let (mut wire, file) = server.counting(&project).await;
         wire.told("frozen").await;
         server.signal(Signal::KILL);
         server.ended();
@@ -246,8 +249,7 @@ fn a_server_that_is_stopped_leaves_no_cell_frozen() {
     let Some(mut server) = server(1, 0) else { return };
     block_on(async {
         let project = server.project();
-        let mut wire = server.wire_prompt(&project, "main").await;
-        let file = server.count(&project, &mut wire).await;
+        let (mut wire, file) = server.counting(&project).await;
         wire.told("frozen").await;
         server.signal(Signal::TERM);
         server.ended();
