@@ -3,6 +3,7 @@
 //! Our own loop around hyper, since `warp::serve` sets no TCP_NODELAY (40 ms on a keystroke's echo) and waits for ever for
 //! a request's head. It doesn't know what is asked.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use crate::metrics::metrics;
 use crate::proxy::Proxies;
 use crate::stream::Stream;
 use crate::tls::{Opened, Tls};
+use crate::traces;
 
 /// Most connections at once. A terminal costs two descriptors here, so these stay below 20,000, a usual hard limit.
 const CONNECTIONS_MAX: usize = 8192;
@@ -174,9 +176,11 @@ async fn serve(
     let service = service_fn(move |mut request: Request<Incoming>| {
         let caller = door.proxies.caller(request.headers(), peer, secure);
         let client = caller.client;
+        let (id, span) = RequestId::next();
+        traces::asked(&span, &request, &caller);
         request.extensions_mut().insert(connection.clone());
         request.extensions_mut().insert(caller);
-        let (id, span) = request_id();
+        request.extensions_mut().insert(id.clone());
         let answering = span.in_scope(|| {
             // Never the query, which may hold the token.
             tracing::debug!(peer = %client, method = %request.method(), path = request.uri().path(), "request");
@@ -186,7 +190,8 @@ async fn serve(
             let answered = answering.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response()));
             answered.map(|mut response| {
                 metrics().answered(response.status());
-                response.headers_mut().insert("x-request-id", id);
+                traces::answered(response.status());
+                response.headers_mut().insert("x-request-id", id.0);
                 response
             })
         };
@@ -213,12 +218,24 @@ async fn serve(
 }
 
 /// A request's name, for its answer and for all that is logged of it: ours, since what a client calls it is a stranger's word.
-fn request_id() -> (HeaderValue, Span) {
-    /// Begins anywhere, so that another server's are others.
-    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
-    let id = format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let span = tracing::info_span!("request", request_id = %id, project = Empty, peer = Empty);
-    (id.try_into().expect("digits may stand in a field"), span)
+#[derive(Clone)]
+pub(crate) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// One that no other request has, and its span.
+    fn next() -> (Self, Span) {
+        /// Begins anywhere, so that another server's are others.
+        static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
+        let id = format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let span = tracing::info_span!("request", request_id = %id, project = Empty, peer = Empty);
+        (Self(id.try_into().expect("digits may stand in a field")), span)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.to_str().expect("it is digits"))
+    }
 }
 
 /// Makes a connection one that can be asked by; gives who is behind it.

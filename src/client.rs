@@ -2,7 +2,7 @@
 //! It doesn't know what is asked.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,16 +36,31 @@ pub(crate) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Largest file of certificates in bytes: all of a distribution's authorities are 220 KiB.
 const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 
+/// What the settings of an address are called where it was written, for who has to change them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    /// The address itself.
+    pub(crate) url: &'static str,
+    /// The file of certificates to trust.
+    pub(crate) certificates: &'static str,
+}
+
+/// Those of the command line.
+const FLAGS: Names = Names { url: "--url", certificates: "--cacert FILE" };
+
 /// Where a server is.
 pub(crate) struct Address {
     /// Host and port as they were written.
     pub(crate) authority: String,
     /// Without the brackets of an IPv6 address.
-    host: String,
-    port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Where the host was found beforehand; `None` if it is looked for at each connection.
+    pub(crate) found: Option<Vec<SocketAddr>>,
     /// What paths begin with; it doesn't end with a slash.
     prefix: String,
     tls: Option<TlsConnector>,
+    names: Names,
 }
 
 /// Why there is no answer.
@@ -69,22 +84,30 @@ impl Address {
     /// Takes an address as users write it, as `https://host:port/prefix`. Of `known` certificates, a file in PEM, one may be
     /// the server's own, or an authority's beside those of the system.
     pub(crate) fn parse(url: &str, known: Option<&Path>) -> anyhow::Result<Self> {
+        Self::parse_named(FLAGS, url, known)
+    }
+
+    /// The same for an address that other settings name.
+    pub(crate) fn parse_named(names: Names, url: &str, known: Option<&Path>) -> anyhow::Result<Self> {
+        let name = names.url;
         let uri: Uri =
-            url.parse().with_context(|| format!("--url: `{url}` is no address such as http://127.0.0.1:8000"))?;
+            url.parse().with_context(|| format!("{name}: `{url}` is no address such as http://127.0.0.1:8000"))?;
         let secure = match uri.scheme_str() {
             Some("http" | "ws") => false,
             Some("https" | "wss") => true,
-            _ => bail!("--url: must begin with https:// or http://, is `{url}`"),
+            _ => bail!("{name}: must begin with https:// or http://, is `{url}`"),
         };
-        let authority = uri.authority().context("--url: names no host")?;
-        ensure!(!authority.as_str().contains('@'), "--url: must not hold a user name; give the token by --token");
+        let authority = uri.authority().with_context(|| format!("{name}: names no host"))?;
+        ensure!(!authority.as_str().contains('@'), "{name}: must not hold a user name; a token is given apart from it");
         let known = known.map(read_certificates).transpose()?.unwrap_or_default();
         Ok(Self {
             authority: authority.to_string(),
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(if secure { 443 } else { 80 }),
+            found: None,
             prefix: uri.path().trim_end_matches('/').to_owned(),
             tls: secure.then(|| connector(known)).transpose()?,
+            names,
         })
     }
 
@@ -136,7 +159,11 @@ impl Address {
 
     async fn connect(&self) -> Result<Stream, Error> {
         let unreachable = |error: io::Error| Error::Unreachable(error.to_string());
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreachable)?;
+        let stream = match &self.found {
+            Some(found) => TcpStream::connect(found.as_slice()).await,
+            None => TcpStream::connect((self.host.as_str(), self.port)).await,
+        };
+        let stream = stream.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let Some(tls) = &self.tls else { return Ok(stream.into()) };
         let name = ServerName::try_from(self.host.clone());
@@ -151,8 +178,8 @@ impl Address {
         match tls {
             Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => Error::Untrusted(format!(
                 "the certificate of {} is of no authority that this machine knows: name the authority's, or the server's \
-                 own, by --cacert FILE",
-                self.authority
+                 own, by {}",
+                self.authority, self.names.certificates
             )),
             Some(rustls::Error::InvalidCertificate(reason)) => {
                 let reason = reason.to_string().escape_debug().to_string();

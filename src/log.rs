@@ -7,19 +7,46 @@ use std::os::fd::{AsRawFd, RawFd};
 use anyhow::Context;
 use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio};
 use rustix::net::{SocketType, sockopt};
+use tracing::Subscriber;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::LogFormat;
+use crate::traces::Export;
 
 /// What begins the names of our fields in the journal, which has others of its own.
 const FIELD_PREFIX: &str = "CLOISTER";
 
-/// Begins to log from `level` on, or as `CLOISTER_LOG` says (the syntax of tracing-subscriber's `EnvFilter`). Call it once.
-pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
+/// Begins to log from `level` on, or as `CLOISTER_LOG` says (the syntax of tracing-subscriber's `EnvFilter`), and to trace, which
+/// doesn't depend on what is logged. Call it once.
+pub(crate) fn start(level: &str, format: LogFormat, traces: Option<&Export>) -> anyhow::Result<()> {
     let filter = EnvFilter::new(std::env::var("CLOISTER_LOG").unwrap_or_else(|_| level.to_owned()));
+    let missing = match traces {
+        None => {
+            let (output, missing) = output(format)?;
+            tracing_subscriber::registry().with(filter).with(output).init();
+            missing
+        }
+        Some(traces) => {
+            let (output, missing) = output(format)?;
+            tracing_subscriber::registry().with(output.with_filter(filter)).with(traces.layer()).init();
+            missing
+        }
+    };
+    if let Some(error) = missing {
+        tracing::warn!(%error, "the journal can't be reached but by lines on standard error");
+    }
+    Ok(())
+}
+
+/// Where lines or entries go; and why not to the journal, if they should.
+fn output<S>(format: LogFormat) -> anyhow::Result<(Box<dyn Layer<S> + Send + Sync>, Option<std::io::Error>)>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
     let (journal, missing) = match format {
         LogFormat::Journal => (Some(journal().context("log to the journal: choose another log_format")?), None),
         LogFormat::Auto if leads_to_journal() => match journal() {
@@ -28,16 +55,12 @@ pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
         },
         _ => (None, None),
     };
-    let layer = match journal {
+    let output = match journal {
         Some(journal) => journal.boxed(),
         None if format == LogFormat::Json => fmt::layer().with_writer(stderr).json().flatten_event(true).boxed(),
         None => fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal()).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(layer).init();
-    if let Some(error) = missing {
-        tracing::warn!(%error, "the journal can't be reached but by lines on standard error");
-    }
-    Ok(())
+    Ok((output, missing))
 }
 
 /// The journal's own priorities, as `journalctl -p` knows them: info is no notice.

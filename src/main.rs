@@ -32,6 +32,7 @@ mod stream;
 mod tls;
 mod token;
 mod top;
+mod traces;
 mod tty;
 mod why;
 mod wire;
@@ -60,13 +61,20 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let (flags, level) = (cli.flags(), cli.command.log_level());
     let config = || Config::load(cli.options.config.as_deref(), &flags);
     if !matches!(cli.command, Command::Serve(_)) {
-        log::start(level, LogFormat::Text)?;
+        log::start(level, LogFormat::Text, None)?;
     }
     match cli.command {
         Command::Serve(_) => {
             let config = config()?;
-            log::start(level, config.log_format)?;
-            serve::run(config)
+            let (traces, trouble) = match traces::prepare() {
+                Ok(traces) => (traces, None),
+                Err(error) => (None, Some(in_one_line(&error))),
+            };
+            log::start(level, config.log_format, traces.as_ref())?;
+            if let Some(error) = trouble {
+                tracing::warn!(error, "no traces are exported");
+            }
+            serve::run(config, traces)
         }
         Command::Launcher => match launcher::run(&config()?)? {},
         Command::Image(command) => image::run(config()?, &command),

@@ -28,6 +28,7 @@ use crate::routes::routes;
 use crate::service;
 use crate::tls::{Tls, hangup};
 use crate::token;
+use crate::traces::Export;
 
 /// How long clients and requests have to end when the server stops: less than the two seconds that are promised.
 const STOP_WAIT: Duration = Duration::from_millis(1500);
@@ -36,7 +37,7 @@ const STOP_WAIT: Duration = Duration::from_millis(1500);
 const CELLS_STOP_WAIT: Duration = Duration::from_secs(25);
 
 /// Serves until SIGTERM or SIGINT. Cells go on unless they are to end: the next server finds them.
-pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config: Config, mut traces: Option<Export>) -> anyhow::Result<ExitCode> {
     let given = service::client_socket()?;
     // Before root is given up: a key may be root's alone.
     let tls = config.tls.files().map(|files| Tls::open(&files)).transpose()?;
@@ -47,10 +48,16 @@ pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
     // Read from files that are out of reach below.
     let workers = available_parallelism().map_or(1, usize::from);
     metrics();
-    wall_in(&host, tls.as_ref())?;
+    wall_in(&host, tls.as_ref(), traces.as_ref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime = runtime.context("start the runtime")?;
+    if let Some(traces) = &mut traces {
+        traces.start(runtime.handle().clone());
+    }
     let served = runtime.block_on(serve(host, given, tls, metrics_token));
+    if let Some(traces) = &traces {
+        traces.finish();
+    }
     // What still runs by now has had its time.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)
@@ -136,7 +143,7 @@ async fn end_cells(projects: &Projects) {
 }
 
 /// Leaves this process what serving takes, before the runtime starts the threads that inherit it.
-fn wall_in(host: &Host, tls: Option<&Tls>) -> anyhow::Result<()> {
+fn wall_in(host: &Host, tls: Option<&Tls>, traces: Option<&Export>) -> anyhow::Result<()> {
     // It becomes a store while that can still be written: the server itself brings no image in.
     Store::open(host.images.try_clone().context("copy a descriptor")?)?;
     let mut read = vec![host.images.as_fd(), host.run.as_fd()];
@@ -144,7 +151,9 @@ fn wall_in(host: &Host, tls: Option<&Tls>) -> anyhow::Result<()> {
         tls.warn_if_unreadable();
         read.extend(tls.folders());
     }
-    let reach = Reach { written: &[host.projects.as_fd()], read: &read, port: host.config.listen.port() };
+    let connect: Vec<u16> = traces.map(Export::port).into_iter().collect();
+    let (written, port) = ([host.projects.as_fd()], host.config.listen.port());
+    let reach = Reach { written: &written, read: &read, port, connect: &connect };
     match confine(&reach).context("confine the server (does the kernel have seccomp?)")? {
         Enforced::Fully => tracing::info!("confined by seccomp and Landlock"),
         Enforced::Partly => tracing::warn!("confined by seccomp, and by Landlock partly: `cloister doctor` says more"),

@@ -24,8 +24,10 @@ pub struct Reach<'a> {
     pub written: &'a [BorrowedFd<'a>],
     /// Folders beneath which it reads.
     pub read: &'a [BorrowedFd<'a>],
-    /// The TCP port that it listens on; 0 is one that the kernel chooses. It connects to none.
+    /// The TCP port that it listens on; 0 is one that the kernel chooses.
     pub port: u16,
+    /// The TCP ports that it connects to, of whichever host: Landlock tells ports apart, not addresses.
+    pub connect: &'a [u16],
 }
 
 /// How much of the Landlock rules this kernel enforces.
@@ -80,6 +82,9 @@ fn restrict(reach: &Reach<'_>) -> Result<Enforced, landlock::RulesetError> {
     let folders = reach.read.iter().map(|folder| (folder, read()));
     let folders = folders.chain(reach.written.iter().map(|folder| (folder, read() | write())));
     let mut rules = rules(CompatLevel::BestEffort)?.add_rule(NetPort::new(reach.port, AccessNet::BindTcp))?;
+    for port in reach.connect {
+        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+    }
     for (folder, access) in folders {
         rules = rules.add_rule(PathBeneath::new(folder, access))?;
     }
@@ -123,6 +128,12 @@ mod tests {
 
     /// What a thread finds that is confined to two folders, one of them to be read alone.
     fn confined(attack: impl FnOnce(&Path, &Path) + Send + 'static) {
+        confined_with(&[], attack);
+    }
+
+    /// The same for one that may connect to these ports.
+    fn confined_with(connect: &[u16], attack: impl FnOnce(&Path, &Path) + Send + 'static) {
+        let connect = connect.to_vec();
         let folder = tempfile::tempdir().unwrap();
         let [written, read] = ["written", "read"].map(|name| folder.path().join(name));
         for place in [&written, &read] {
@@ -132,7 +143,7 @@ mod tests {
         // The walls are the thread's alone.
         std::thread::spawn(move || {
             let [ours, theirs] = [&written, &read].map(|place| File::open(place).unwrap());
-            let reach = Reach { written: &[ours.as_fd()], read: &[theirs.as_fd()], port: 0 };
+            let reach = Reach { written: &[ours.as_fd()], read: &[theirs.as_fd()], port: 0, connect: &connect };
             assert_eq!(confine(&reach).unwrap(), support(), "as much as the kernel can");
             attack(&written, &read);
         })
@@ -202,6 +213,18 @@ mod tests {
             if support() == Enforced::Fully {
                 assert_eq!(TcpListener::bind(elsewhere).unwrap_err().kind(), PermissionDenied);
                 assert_eq!(TcpStream::connect(elsewhere).unwrap_err().kind(), PermissionDenied);
+            }
+        });
+    }
+
+    #[test]
+    fn a_confined_process_connects_to_the_ports_it_was_given_and_to_no_other() {
+        let [given, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [given_at, other_at] = [&given, &other].map(|listener| listener.local_addr().unwrap());
+        confined_with(&[given_at.port()], move |_, _| {
+            TcpStream::connect(given_at).unwrap();
+            if support() == Enforced::Fully {
+                assert_eq!(TcpStream::connect(other_at).unwrap_err().kind(), PermissionDenied);
             }
         });
     }

@@ -23,6 +23,7 @@ use warp::Filter;
 use crate::auth::{Admitted, Auth};
 use crate::project::Projects;
 use crate::proxy::Caller;
+use crate::traces;
 use sandbox::spec::ProjectId;
 
 /// What handlers work with.
@@ -96,5 +97,7 @@ impl Request {
 
 /// A project id from an address.
 pub(crate) fn project_id(text: &str) -> reject::Result<ProjectId> {
-    ProjectId::parse(text).map_err(|error| reject::Refusal::Malformed(format!("{text:?}: {error}")))
+    let id = ProjectId::parse(text).map_err(|error| reject::Refusal::Malformed(format!("{text:?}: {error}")))?;
+    traces::note("project", &id);
+    Ok(id)
 }

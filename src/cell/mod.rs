@@ -240,6 +240,7 @@ impl Cell {
     }
 
     /// Opens a session for a client, as whose input says it; it is started with `size` and `command` if it isn't running.
+    #[tracing::instrument(level = "debug", name = "open session", skip_all)]
     pub(crate) async fn open(
         &self,
         session: &SessionName,

@@ -16,10 +16,12 @@ use sandbox::control::{Label, SessionName, Size};
 use sandbox::launcher::Error as Refusal;
 use sandbox::spec::{CellSpec, ProjectId};
 use tokio::sync::OwnedMutexGuard;
+use tracing::Instrument;
 
 use super::{Error, Projects};
 use crate::cell::{self, Cell, Opened};
 use crate::metrics::metrics;
+use crate::traces;
 
 /// How many cells are told to end at the same time.
 const STOPPED_AT_ONCE: usize = 32;
@@ -29,6 +31,7 @@ const NOBODY: u64 = 0;
 
 impl Projects {
     /// Opens a session of a project for a client: starts its cell and the session if they don't run.
+    #[tracing::instrument(level = "debug", name = "attach", skip_all, fields(project = %id, %session))]
     pub(crate) async fn attach(
         &self,
         id: &ProjectId,
@@ -109,7 +112,10 @@ impl Projects {
         let (this, id) = (self.clone(), id.clone());
         to_the_end(async move {
             let started = this.start(&id, held).await;
-            started.inspect_err(|error| metrics().cell_failed(why(error)))
+            started.inspect_err(|error| {
+                metrics().cell_failed(why(error));
+                traces::failed(error);
+            })
         })
         .await
     }
@@ -215,6 +221,7 @@ impl Projects {
     }
 
     /// Starts the cell of a project whose turn is held; or finds that another process did.
+    #[tracing::instrument(level = "debug", name = "start cell", skip_all, fields(project = %id))]
     async fn start(&self, id: &ProjectId, mut held: OwnedMutexGuard<Option<Cell>>) -> Result<Cell, Error> {
         if let Some(ending) = held.take() {
             let gone = ending.gone().await;
@@ -255,6 +262,7 @@ impl Projects {
     }
 
     /// What the project's settings and image make of its cell.
+    #[tracing::instrument(level = "debug", name = "read settings", skip_all)]
     fn spec(&self, id: &ProjectId) -> Result<CellSpec, Error> {
         let settings = self.0.folder.settings(id, &self.0.config)?;
         let (layers, image) = self.0.images.resolve(id, &settings.image)?;
@@ -356,5 +364,5 @@ fn why(error: &Error) -> &'static str {
 
 /// Does it in a task of its own: a caller that goes away meanwhile, as clients do, must not leave it half done.
 pub(super) async fn to_the_end<T: Send + 'static>(doing: impl Future<Output = T> + Send + 'static) -> T {
-    tokio::spawn(doing).await.expect("neither starting nor ending a cell panics")
+    tokio::spawn(doing.in_current_span()).await.expect("neither starting nor ending a cell panics")
 }

@@ -51,6 +51,7 @@ impl Projects {
         })
     }
 
+    #[tracing::instrument(level = "debug", name = "connect", skip_all)]
     async fn connect_by(
         &self,
         id: &ProjectId,

@@ -95,6 +95,7 @@ impl Launch {
         }
     }
 
+    #[tracing::instrument(level = "debug", name = "launcher", skip_all, fields(verb = verb(&request)))]
     async fn ask(&self, request: Request) -> Result<Given, Error> {
         let (verb, began) = (verb(&request), Instant::now());
         let answered = self.answer_to(request).await;

@@ -110,7 +110,8 @@ impl Recorders {
         start: Start,
     ) -> Result<bool, Error> {
         let Some(turn) = self.turn(id, session, hold.session.life()) else { return Ok(false) };
-        let span = tracing::info_span!("recorder", project = %id, %session);
+        // Not within the request that has it start, which ends sooner.
+        let span = tracing::info_span!(parent: None, "recorder", project = %id, %session);
         let begin = Recorder::begin(shelf, session.clone(), format!("{id}/{session}"), hold, start);
         let recorder = begin.instrument(span.clone()).await?;
         let run = async move {

@@ -78,6 +78,16 @@ fn a_log_for_machines_is_an_object_a_line() {
     assert!(said.contains("--log-format: must be auto, text, json or journal, is `xml`"), "{said}");
 }
 
+#[cfg(not(feature = "otel"))]
+#[test]
+fn who_asks_for_traces_of_a_program_without_them_is_told_once() {
+    let environment = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318".to_owned())];
+    let Some(server) = Server::start_with(Settings { environment, ..Settings::default() }) else { return };
+    let log = server.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("OTEL_EXPORTER_OTLP_ENDPOINT")).collect();
+    assert!(told.len() == 1 && told[0].contains("built without the feature `otel`"), "{log}");
+}
+
 /// A server whose standard error leads to a journal of its own: journald as Debian has it, in a mount namespace with the server.
 struct Journaled {
     process: Child,

@@ -34,4 +34,6 @@ mod stock;
 mod terminal;
 mod tls;
 mod top;
+#[cfg(feature = "otel")]
+mod traces;
 mod work;

@@ -29,11 +29,12 @@ use warp::reply::Response;
 use super::projects::respond;
 use super::reject::{Refusal, Result};
 use super::{Context, Request, project_id, request};
-use crate::accept::Connection;
+use crate::accept::{Connection, RequestId};
 use crate::cell;
 use crate::project;
 use crate::proxy::Caller;
 use crate::session::{Attachment, Presence, Start, Who, random};
+use crate::traces;
 use crate::wire::{PROTOCOL, Role};
 use crate::ws::{Handshake, Socket};
 use dialect::Dialect;
@@ -52,8 +53,9 @@ pub(crate) fn terminal(context: &Context) -> BoxedFilter<(Response,)> {
         .and(warp::ext::optional::<OnUpgrade>())
         .and(warp::ext::get::<Caller>())
         .and(warp::ext::get::<Connection>())
-        .then(async |id, request, upgrade, caller, connection| {
-            respond(attach(id, request, upgrade, caller, connection).await)
+        .and(warp::ext::get::<RequestId>())
+        .then(async |id, request, upgrade, caller, connection, name| {
+            respond(attach(id, request, upgrade, (caller, connection, name)).await)
         })
         .boxed()
 }
@@ -63,8 +65,7 @@ async fn attach(
     id: String,
     request: Result<Request>,
     upgrade: Option<OnUpgrade>,
-    caller: Caller,
-    connection: Connection,
+    (caller, connection, name): (Caller, Connection, RequestId),
 ) -> Result<Response> {
     let Request { context, headers, query, .. } = request?;
     let id = project_id(&id)?;
@@ -92,13 +93,15 @@ async fn attach(
         // Whoever opens a session hears why that can't be; who looks, that none runs.
         tracing::debug!(project = %id, %error, "no running cell is found");
     }
-    // The request's own, which goes on with its client: a second one would cost each session half a KiB.
-    let span = Span::current();
-    span.record("project", display(&id)).record("peer", display(caller.client));
+    let request = Span::current();
+    request.record("project", display(&id)).record("peer", display(caller.client));
     let single = match wish {
         None => None,
         Some(wish) => Some(attach_one(&context, &id, wish).await?),
     };
+    // In place of the request's, which ends with the answer: two for each client would cost half a KiB more.
+    let span = tracing::info_span!(parent: None, "client", request_id = %name, project = %id, peer = %caller.client);
+    traces::follow(&span, &request);
     let stopped = context.stop.child_token().cancelled_owned();
     let clients = context.clients.clone();
     let serve = async move {

@@ -26,11 +26,13 @@ pub(crate) struct Settings {
     pub(crate) config: String,
     /// Whether cells have cgroups, and with them limits.
     pub(crate) cgroups: bool,
+    /// Variables of the server's environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { create_projects: true, config: String::new(), cgroups: true }
+        Self { create_projects: true, config: String::new(), cgroups: true, environment: Vec::new() }
     }
 }
 
@@ -379,7 +381,7 @@ fn launch(state: &Path, folder: &Path, cgroup: &str) -> Child {
 fn configure(mut command: Command, state: &Path, folder: &Path, cgroup: &str) -> Command {
     // A developer's own settings are not a test's.
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("CLOISTER_") {
+        if ["CLOISTER_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
@@ -401,6 +403,7 @@ fn spawn(settings: &Settings, mut command: Command) -> (Child, Arc<Log>) {
     if settings.create_projects {
         command.arg("--create-projects");
     }
+    command.envs(settings.environment.iter().map(|(name, text)| (name, text)));
     let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the server starts");
     let output = process.stderr.take().expect("its log is piped");
     let log = Arc::new(Log::default());
