@@ -31,7 +31,7 @@ bash: deps image ## Open a shell in a cell of the project demo
 
 build: deps $(page) ## Build the command with its page (release)
 	@echo "==> building the server (a few minutes the first time)"
-	@cargo build --release --features otel
+	@cargo build --release
 
 web: packages $(page) ## Build the page
 
@@ -61,7 +61,7 @@ test-vm: build $(image) ## Install, upgrade and crash the package on a Debian ho
 	@cargo test --quiet --package cloister --test vm
 
 endure: build ## Kill server and launcher for ten minutes while a hundred sessions are worked in; nothing may be lost
-	@CLOISTER_ENDURE_S=$${CLOISTER_ENDURE_S:-600} cargo test --release --features otel --quiet --package cloister --test it endure:: -- --nocapture
+	@CLOISTER_ENDURE_S=$${CLOISTER_ENDURE_S:-600} cargo test --release --quiet --package cloister --test it endure:: -- --nocapture
 
 check: deps ## Check formatting, lints, scripts and the page's types
 	@scripts/install-deps test

@@ -250,6 +250,7 @@ async fn open(mut stream: TcpStream, peer: SocketAddr, door: &Door) -> io::Resul
             timeout(REFUSAL_WAIT, refuse(stream, IN_THE_CLEAR)).await??;
             Err(io::Error::other("HTTP in the clear where TLS is spoken"))
         }
+        Opened::Challenged => Err(io::Error::other("an authority that has looked whether a name is ours")),
     }
 }
 

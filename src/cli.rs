@@ -112,6 +112,10 @@ pub(crate) enum Command {
     },
     /// Print the configuration in force, as the file that says it, with every key explained
     Config,
+    /// Fetch the server's certificate and renew it: `serve` starts this
+    #[cfg(feature = "acme")]
+    #[command(hide = true)]
+    Acme,
     /// Print a shell's completion script
     #[command(hide = true)]
     Completions {
@@ -399,6 +403,16 @@ impl Command {
             Self::Run(_) | Self::Attach(_) => RELAY_FAILED,
             Self::Policy(PolicyCommand::Check { .. }) => CHECK_FAILED,
             _ => 1,
+        }
+    }
+
+    /// Whether it begins to log by itself, once it knows as what.
+    pub(crate) fn logs_as_told(&self) -> bool {
+        match self {
+            Self::Serve(_) => true,
+            #[cfg(feature = "acme")]
+            Self::Acme => true,
+            _ => false,
         }
     }
 

@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 use crate::cli::ServerOptions;
 use crate::config::Config;
 use crate::stream::Stream;
-use crate::tls::certificates;
+use crate::tls::{certificates, fetched};
 use crate::token;
 
 /// Longest wait for a server to take a connection, or to answer: beyond it, it is as good as down.
@@ -111,6 +111,21 @@ impl Address {
         })
     }
 
+    /// Where a URL leads that a server of TLS gave: the certificates that are known are the same.
+    #[cfg(feature = "acme")]
+    pub(crate) fn led_to(&self, uri: &Uri) -> Option<Self> {
+        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https"))?;
+        Some(Self {
+            authority: authority.to_string(),
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(443),
+            found: None,
+            prefix: String::new(),
+            tls: self.tls.clone(),
+            names: self.names,
+        })
+    }
+
     /// The address of the server that is meant: by its own, or the one of this machine. That one, if it speaks TLS, is known by its
     /// certificate, which names no address.
     fn of_server(config: &Config, options: &ServerOptions) -> anyhow::Result<Self> {
@@ -122,7 +137,8 @@ impl Address {
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
-        match &config.tls.certificate {
+        let fetched = config.tls.is_fetched().then(|| config.state.join(fetched::certificate(&config.tls)));
+        match config.tls.certificate.as_ref().or(fetched.as_ref()) {
             Some(own) => Self::parse(&format!("https://{address}"), Some(known.unwrap_or(own))),
             None => Self::parse(&format!("http://{address}"), None),
         }

@@ -14,6 +14,7 @@ use sandbox::launcher::{Launcher, SOCKET, Settings};
 use sandbox::privilege::ServiceUser;
 
 use crate::config::{Config, Quota};
+use crate::tls::fetched;
 use crate::token;
 
 /// The launcher's program, which lies beside this one.
@@ -33,6 +34,8 @@ pub(crate) struct Host {
     pub(crate) layers: OwnedFd,
     /// The run directory, with the cells' sockets in `cells/`.
     pub(crate) run: OwnedFd,
+    /// Where what is fetched for TLS lies, if it is.
+    pub(crate) acme: Option<OwnedFd>,
     /// The owner's token.
     pub(crate) token: String,
 }
@@ -54,7 +57,9 @@ impl Host {
         };
         let state = open_folder(&config.state)?;
         let token = token::ensure_owner(state.as_fd(), user)?;
+        let acme = config.tls.is_fetched().then(|| fetched::ensure(state.as_fd(), user, &config.tls)).transpose()?;
         let host = Self {
+            acme,
             projects: open_folder(&config.projects)?,
             images: open_folder(&config.state.join("images"))?,
             layers: open_folder(&config.state.join("layers"))?,

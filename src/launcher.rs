@@ -12,6 +12,7 @@ use sandbox::launcher::{Launcher, SOCKET};
 use sandbox::privilege::ServiceUser;
 
 use crate::config::Config;
+use crate::tls::fetched;
 use crate::{host, service, token};
 
 /// Connections that may wait to be let in.
@@ -33,7 +34,11 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<std::convert::Infallible> {
     };
     // The server can't make it: the folder is root's.
     std::fs::create_dir_all(&config.state).with_context(|| format!("make folder {}", config.state.display()))?;
-    token::ensure_owner(host::open_folder(&config.state)?.as_fd(), user)?;
+    let state = host::open_folder(&config.state)?;
+    token::ensure_owner(state.as_fd(), user)?;
+    if config.tls.is_fetched() {
+        fetched::ensure(state.as_fd(), user, &config.tls)?;
+    }
     Err(Launcher::become_service(&program, &settings, &listener).into())
 }
 

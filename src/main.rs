@@ -3,6 +3,8 @@
 //! It knows no sandbox and no wire; each subcommand is a module of its own.
 
 mod accept;
+#[cfg(feature = "acme")]
+mod acme;
 mod api;
 mod attach;
 mod auth;
@@ -40,10 +42,14 @@ mod ws;
 
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use clap::Parser;
 
 use cli::{Cli, Command, ProjectCommand};
 use config::{Config, LogFormat};
+
+/// Whether this program fetches certificates.
+const ACME: bool = cfg!(feature = "acme");
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -59,8 +65,8 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let (flags, level) = (cli.flags(), cli.command.log_level());
-    let config = || Config::load(cli.options.config.as_deref(), &flags);
-    if !matches!(cli.command, Command::Serve(_)) {
+    let config = || Config::load(cli.options.config.as_deref(), &flags).and_then(|config| known(config, ACME));
+    if !cli.command.logs_as_told() {
         log::start(level, LogFormat::Text, None)?;
     }
     match cli.command {
@@ -88,12 +94,24 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             print!("{}", config()?.to_file());
             Ok(ExitCode::SUCCESS)
         }
+        #[cfg(feature = "acme")]
+        Command::Acme => acme::run(),
         Command::Completions { shell } => manual::completions(shell).map(|()| ExitCode::SUCCESS),
         Command::Man { folder } => manual::man(&folder).map(|()| ExitCode::SUCCESS),
         Command::Doctor { url: Some(url), access, json, .. } => doctor::look_through(&config()?, &url, access, json),
         Command::Doctor { cell: None, json, .. } => doctor::run(&config()?, json),
         Command::Doctor { cell: Some(project), json, .. } => doctor::look_at(&config()?, &project, json),
     }
+}
+
+/// A configuration, unless it asks for what this program was built without.
+fn known(config: Config, acme: bool) -> anyhow::Result<Config> {
+    ensure!(
+        acme || !config.tls.is_fetched(),
+        "tls.acme_domains is set and this program was built without ACME: take a package, or build it with the feature `acme`, or set \
+         tls.certificate and tls.key"
+    );
+    Ok(config)
 }
 
 /// An error with its causes, without those that it names itself.
@@ -112,6 +130,16 @@ fn in_one_line(error: &anyhow::Error) -> String {
 mod tests {
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn what_was_not_built_is_named() {
+        let mut config = Config::default();
+        assert!(known(config.clone(), false).is_ok());
+        config.tls.acme_domains.push("ide.example.org".to_owned());
+        assert!(known(config.clone(), true).is_ok());
+        let error = known(config, false).unwrap_err().to_string();
+        assert!(error.starts_with("tls.acme_domains is set and this program was built without ACME"), "{error}");
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -44,6 +44,10 @@ pub(crate) fn run(config: Config, mut traces: Option<Export>) -> anyhow::Result<
     // Root's to read, perhaps; and a mistake in it is better told before anything is started.
     let metrics_token = token::read_metrics(config.metrics_token_file.as_deref())?;
     let host = Host::start(config)?;
+    let tls = match &host.acme {
+        Some(folder) => Some(Tls::fetched(&host.config, folder.as_fd())?),
+        None => tls,
+    };
     raise_descriptor_limit();
     // Read from files that are out of reach below.
     let workers = available_parallelism().map_or(1, usize::from);
@@ -151,9 +155,9 @@ fn wall_in(host: &Host, tls: Option<&Tls>, traces: Option<&Export>) -> anyhow::R
         tls.warn_if_unreadable();
         read.extend(tls.folders());
     }
-    let connect: Vec<u16> = traces.map(Export::port).into_iter().collect();
-    let (written, port) = ([host.projects.as_fd()], host.config.listen.port());
-    let reach = Reach { written: &written, read: &read, port, connect: &connect };
+    let connects: Vec<u16> = traces.map(Export::port).into_iter().collect();
+    let (written, listens) = ([host.projects.as_fd()], Some(host.config.listen.port()));
+    let reach = Reach { written: &written, read: &read, listens, connects: &connects, finds_names: false };
     match confine(&reach).context("confine the server (does the kernel have seccomp?)")? {
         Enforced::Fully => tracing::info!("confined by seccomp and Landlock"),
         Enforced::Partly => tracing::warn!("confined by seccomp, and by Landlock partly: `cloister doctor` says more"),

@@ -1,4 +1,5 @@
-//! Walls around a process that has all it needs: the server, from the moment on at which it begins to serve.
+//! Walls around a process that has all it needs: the server, from the moment on at which it begins to serve; and one beside it that
+//! speaks with somebody outside in its place.
 //!
 //! Whoever takes it over must find neither the host's files nor the rarely used half of the kernel. What it holds open
 //! stays open; everything it starts to do afterwards goes through Landlock, where the kernel has that, and through a filter
@@ -24,10 +25,12 @@ pub struct Reach<'a> {
     pub written: &'a [BorrowedFd<'a>],
     /// Folders beneath which it reads.
     pub read: &'a [BorrowedFd<'a>],
-    /// The TCP port that it listens on; 0 is one that the kernel chooses.
-    pub port: u16,
+    /// The TCP port that it listens on, if it does; 0 is one that the kernel chooses.
+    pub listens: Option<u16>,
     /// The TCP ports that it connects to, of whichever host: Landlock tells ports apart, not addresses.
-    pub connect: &'a [u16],
+    pub connects: &'a [u16],
+    /// Whether it looks names up, for which it has datagrams.
+    pub finds_names: bool,
 }
 
 /// How much of the Landlock rules this kernel enforces.
@@ -51,7 +54,7 @@ pub fn confine(reach: &Reach<'_>) -> io::Result<Enforced> {
     conceal()?;
     rustix::thread::set_no_new_privs(true)?;
     let enforced = restrict(reach).map_err(io::Error::other)?;
-    Filter::compile(&Catalogue::get().server()).map_err(io::Error::other)?.apply()?;
+    Filter::compile(&Catalogue::get().server(reach.finds_names)).map_err(io::Error::other)?.apply()?;
     Ok(enforced)
 }
 
@@ -81,9 +84,11 @@ fn rules(level: CompatLevel) -> Result<RulesetCreated, landlock::RulesetError> {
 fn restrict(reach: &Reach<'_>) -> Result<Enforced, landlock::RulesetError> {
     let folders = reach.read.iter().map(|folder| (folder, read()));
     let folders = folders.chain(reach.written.iter().map(|folder| (folder, read() | write())));
-    let mut rules = rules(CompatLevel::BestEffort)?.add_rule(NetPort::new(reach.port, AccessNet::BindTcp))?;
-    for port in reach.connect {
-        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
+    let listens = reach.listens.iter().map(|port| NetPort::new(*port, AccessNet::BindTcp));
+    let ports = listens.chain(reach.connects.iter().map(|port| NetPort::new(*port, AccessNet::ConnectTcp)));
+    let mut rules = rules(CompatLevel::BestEffort)?;
+    for port in ports {
+        rules = rules.add_rule(port)?;
     }
     for (folder, access) in folders {
         rules = rules.add_rule(PathBeneath::new(folder, access))?;
@@ -128,12 +133,15 @@ mod tests {
 
     /// What a thread finds that is confined to two folders, one of them to be read alone.
     fn confined(attack: impl FnOnce(&Path, &Path) + Send + 'static) {
-        confined_with(&[], attack);
+        confined_with((Some(0), &[], false), attack);
     }
 
-    /// The same for one that may connect to these ports.
-    fn confined_with(connect: &[u16], attack: impl FnOnce(&Path, &Path) + Send + 'static) {
-        let connect = connect.to_vec();
+    /// As [`confined`], to a port that it listens on and those that it connects to, and whether it finds names.
+    fn confined_with(
+        (listens, connects, finds_names): (Option<u16>, &[u16], bool),
+        attack: impl FnOnce(&Path, &Path) + Send + 'static,
+    ) {
+        let connects = connects.to_vec();
         let folder = tempfile::tempdir().unwrap();
         let [written, read] = ["written", "read"].map(|name| folder.path().join(name));
         for place in [&written, &read] {
@@ -143,7 +151,8 @@ mod tests {
         // The walls are the thread's alone.
         std::thread::spawn(move || {
             let [ours, theirs] = [&written, &read].map(|place| File::open(place).unwrap());
-            let reach = Reach { written: &[ours.as_fd()], read: &[theirs.as_fd()], port: 0, connect: &connect };
+            let (written_to, read_from) = ([ours.as_fd()], [theirs.as_fd()]);
+            let reach = Reach { written: &written_to, read: &read_from, listens, connects: &connects, finds_names };
             assert_eq!(confine(&reach).unwrap(), support(), "as much as the kernel can");
             attack(&written, &read);
         })
@@ -221,10 +230,27 @@ mod tests {
     fn a_confined_process_connects_to_the_ports_it_was_given_and_to_no_other() {
         let [given, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [given_at, other_at] = [&given, &other].map(|listener| listener.local_addr().unwrap());
-        confined_with(&[given_at.port()], move |_, _| {
+        confined_with((Some(0), &[given_at.port()], false), move |_, _| {
             TcpStream::connect(given_at).unwrap();
+            assert_eq!(UdpSocket::bind("127.0.0.1:0").unwrap_err().kind(), PermissionDenied);
             if support() == Enforced::Fully {
                 assert_eq!(TcpStream::connect(other_at).unwrap_err().kind(), PermissionDenied);
+            }
+        });
+    }
+
+    #[test]
+    fn who_finds_names_connects_to_its_ports_and_listens_nowhere() {
+        let [named, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [port, other] = [&named, &other].map(|listener| listener.local_addr().unwrap().port());
+        confined_with((None, &[port], true), move |_, _| {
+            TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+            names.connect("127.0.0.1:53").unwrap();
+            assert_eq!(Command::new("/bin/true").status().unwrap_err().kind(), PermissionDenied);
+            if support() == Enforced::Fully {
+                assert_eq!(TcpStream::connect(("127.0.0.1", other)).unwrap_err().kind(), PermissionDenied);
+                assert_eq!(TcpListener::bind("127.0.0.1:0").unwrap_err().kind(), PermissionDenied);
             }
         });
     }

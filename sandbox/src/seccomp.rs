@@ -241,7 +241,8 @@ mod tests {
     /// Every policy there is, with its name.
     fn policies() -> impl Iterator<Item = (String, Policy<'static>)> {
         let cells = choices().map(|choice| (format!("{choice:?}"), Catalogue::get().policy(&choice).unwrap()));
-        cells.chain([("the server".to_owned(), Catalogue::get().server())])
+        let beside = [("the server", false), ("who finds names", true)];
+        cells.chain(beside.map(|(whose, finds_names)| (whose.to_owned(), Catalogue::get().server(finds_names))))
     }
 
     #[test]
@@ -318,7 +319,7 @@ mod tests {
             arguments in proptest::array::uniform6(argument()),
         ) {
             let of_cell = |profile| Catalogue::get().policy(&Choice { profile, ..Choice::default() }).unwrap();
-            let policy = whose.map_or_else(|| Catalogue::get().server(), of_cell);
+            let policy = whose.map_or_else(|| Catalogue::get().server(false), of_cell);
             let filter = Filter::compile(&policy).unwrap();
             let call = &rule.get(&policy.rules).call;
             if let Some(number) = number(call) {

@@ -136,6 +136,38 @@ pub(crate) const KEYS: &[Key] = &[
         set: |config, value| file(&value).map(|path| config.tls.key = path),
     },
     Key {
+        name: "tls.acme_domains",
+        doc: "Names for which the server gets a certificate by ACME and renews it, such as ide.example.org; with them TLS is spoken, and \
+              the authority's terms of service are agreed to",
+        get: |config| config.tls.acme_domains.join(","),
+        set: |config, value| {
+            let names = value.list()?.into_iter().map(domain).collect::<Result<Vec<_>, _>>()?;
+            if names.iter().enumerate().any(|(at, name)| names[..at].contains(name)) {
+                return Err("must name each only once".to_owned());
+            }
+            config.tls.acme_domains = names;
+            Ok(())
+        },
+    },
+    Key {
+        name: "tls.acme_contact",
+        doc: "Mail address that the authority is told, for what it has to say of the certificate",
+        get: |config| config.tls.acme_contact.clone(),
+        set: |config, value| contact(value.text()?).map(|contact| config.tls.acme_contact = contact),
+    },
+    Key {
+        name: "tls.acme_directory",
+        doc: "The authority: the address of its ACME directory",
+        get: |config| config.tls.acme_directory.clone(),
+        set: |config, value| directory(value.text()?).map(|directory| config.tls.acme_directory = directory),
+    },
+    Key {
+        name: "tls.acme_ca",
+        doc: "File of certificates, in PEM, by which the ACME directory is known besides the system's authorities",
+        get: |config| file_word(config.tls.acme_ca.as_ref()),
+        set: |config, value| file(&value).map(|path| config.tls.acme_ca = path),
+    },
+    Key {
         name: "trusted_proxies",
         doc: "Addresses and networks of proxies that are believed who and which host they were asked by, such as 127.0.0.1 or 10.0.0.0/8",
         get: |config| config.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
@@ -385,6 +417,43 @@ fn file(value: &Value<'_>) -> Result<Option<PathBuf>, String> {
 
 fn file_word(path: Option<&PathBuf>) -> String {
     path.map_or_else(String::new, |path| path.display().to_string())
+}
+
+/// A name that a certificate can have, in lower case; the file of its challenge has it, too.
+fn domain(text: &str) -> Result<String, String> {
+    let name = text.to_ascii_lowercase();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(plain);
+    // An address is none.
+    let is_name = |name: &str| name.bytes().any(|byte| byte.is_ascii_lowercase());
+    if name.len() > 253 || !name.split('.').all(label) || !name.rsplit('.').next().is_some_and(is_name) {
+        return Err(format!(
+            "must be names such as ide.example.org, whole ones since a wildcard takes a challenge in DNS; is `{text}`"
+        ));
+    }
+    Ok(name)
+}
+
+/// A mail address as ACME has it (RFC 8555 section 7.3); an empty text is none.
+fn contact(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("mailto:").unwrap_or(text);
+    let plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && !b",?@".contains(&byte));
+    match address.split_once('@') {
+        None if address.is_empty() => Ok(String::new()),
+        Some((name, host)) if address.len() <= 254 && plain(name) && plain(host) => Ok(format!("mailto:{address}")),
+        _ => Err(format!("must be a mail address such as admin@example.org, is `{text}`")),
+    }
+}
+
+/// Where an ACME directory is; TLS is a must (RFC 8555 section 6.1).
+fn directory(text: &str) -> Result<String, String> {
+    let known = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https"));
+    // Its folder has a name made of this, of 255 bytes at most.
+    match known.and_then(|uri| uri.host().map(|host| !host.is_empty())) {
+        Some(true) if text.len() <= 200 => Ok(text.to_owned()),
+        _ => Err(format!("must be an address of at most 200 characters that begins with https://, is `{text}`")),
+    }
 }
 
 /// An origin as browsers send it: scheme, host, and the port unless it is the scheme's own.

@@ -15,6 +15,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use sandbox::policy::Leeway;
 use sandbox::spec::{HostLimits, Limits};
+use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
 pub(crate) use keys::{IDLE_S_MAX, KEYS, help};
@@ -61,11 +62,28 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
 }
 
-/// Where the server's certificate lies, if it speaks TLS: both or none are set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where the server's certificate lies or comes from, if it speaks TLS: both files or none are set, and no names with them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tls {
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
+    pub(crate) acme_domains: Vec<String>,
+    pub(crate) acme_contact: String,
+    pub(crate) acme_directory: String,
+    pub(crate) acme_ca: Option<PathBuf>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificate: None,
+            key: None,
+            acme_domains: Vec::new(),
+            acme_contact: String::new(),
+            acme_directory: "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+            acme_ca: None,
+        }
+    }
 }
 
 /// The files of a server that speaks TLS.
@@ -79,6 +97,25 @@ impl Tls {
     /// The files, if there are both.
     pub(crate) fn files(&self) -> Option<TlsFiles> {
         Some(TlsFiles { certificate: self.certificate.clone()?, key: self.key.clone()? })
+    }
+
+    /// Whether a certificate is fetched.
+    pub(crate) fn is_fetched(&self) -> bool {
+        !self.acme_domains.is_empty()
+    }
+
+    /// Checks what the keys mean together.
+    fn check(&self) -> anyhow::Result<()> {
+        match (&self.certificate, &self.key) {
+            (Some(_), None) => anyhow::bail!("tls.certificate is set and tls.key isn't: set both, or neither"),
+            (None, Some(_)) => anyhow::bail!("tls.key is set and tls.certificate isn't: set both, or neither"),
+            _ => {}
+        }
+        anyhow::ensure!(
+            !self.is_fetched() || self.certificate.is_none(),
+            "tls.acme_domains and tls.certificate are both set: a certificate is fetched or read from files, so take one back"
+        );
+        Ok(())
     }
 }
 
@@ -99,7 +136,7 @@ pub(crate) enum Quota {
 }
 
 /// As what a server logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LogFormat {
     /// To the journal where standard error leads there, else as lines.
     Auto,
@@ -203,11 +240,7 @@ impl Config {
             self.host.memory_percent_max == 0 || self.cgroup != "none",
             "host.memory_percent_max is set and cgroup is none, which limits no cell's memory: name a cgroup, or take it back"
         );
-        match (&self.tls.certificate, &self.tls.key) {
-            (Some(_), None) => anyhow::bail!("tls.certificate is set and tls.key isn't: set both, or neither"),
-            (None, Some(_)) => anyhow::bail!("tls.key is set and tls.certificate isn't: set both, or neither"),
-            _ => Ok(()),
-        }
+        self.tls.check()
     }
 
     /// The defaults of an ordinary user.
@@ -346,6 +379,10 @@ mod tests {
             [tls]
             certificate = "/c.pem"
             key = "/k.pem"
+            acme_domains = ["IDE.example.org", "ide2.example.org"]
+            acme_contact = "admin@example.org"
+            acme_directory = "https://acme.example.org/dir"
+            acme_ca = "/ca.pem"
             [limits]
             memory_bytes_max = 1_073_741_824
             cpu_millis_max = 500
@@ -381,7 +418,14 @@ mod tests {
             allowed_origins: vec!["https://ide.example.org".to_owned(), "http://localhost:3000".to_owned()],
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             proxy_protocol: true,
-            tls: Tls { certificate: Some("/c.pem".into()), key: Some("/k.pem".into()) },
+            tls: Tls {
+                certificate: Some("/c.pem".into()),
+                key: Some("/k.pem".into()),
+                acme_domains: vec!["ide.example.org".to_owned(), "ide2.example.org".to_owned()],
+                acme_contact: "mailto:admin@example.org".to_owned(),
+                acme_directory: "https://acme.example.org/dir".to_owned(),
+                acme_ca: Some("/ca.pem".into()),
+            },
             cell_linger_s: 5,
             cells_at_stop: CellsAtStop::End,
             idle_freeze_s: 7,
@@ -464,6 +508,15 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_fetched_or_read_from_files() {
+        let fetched = Tls { acme_domains: vec!["ide.example.org".to_owned()], ..Tls::default() };
+        fetched.check().unwrap();
+        let both = Tls { certificate: Some("/c.pem".into()), key: Some("/k.pem".into()), ..fetched };
+        let error = both.check().unwrap_err().to_string();
+        assert!(error.starts_with("tls.acme_domains and tls.certificate are both set"), "{error}");
+    }
+
+    #[test]
     fn values_out_of_bounds_are_refused() {
         for bad in [
             "listen = 'localhost'",
@@ -485,6 +538,14 @@ mod tests {
             "proxy_protocol = 'v2'",
             "tls.certificate = 'c.pem'",
             "tls.key = '/'",
+            "tls.acme_domains = ['*.example.org']",
+            "tls.acme_domains = ['192.0.2.1']",
+            "tls.acme_domains = ['../x']",
+            "tls.acme_domains = ['a.example.org', 'A.example.org']",
+            "tls.acme_contact = 'admin'",
+            "tls.acme_directory = 'http://acme.example.org/dir'",
+            "tls.acme_directory = 'https://'",
+            "tls.acme_ca = 'ca.pem'",
             "cell_linger_s = -1",
             "cell_linger_s = 99999999",
             "cells_at_stop = 'stay'",

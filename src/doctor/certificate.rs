@@ -9,14 +9,21 @@ use sandbox::privilege::ServiceUser;
 use super::Finding;
 use crate::config::Config;
 use crate::tls;
+use crate::tls::fetched::Failure;
 
 /// How long before its end a certificate is told of: what renews it has failed for some time by then.
 const NOTICE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 const THING: &str = "certificate";
 
+/// How long before its end one is told of that is fetched: its renewal is due for a month of three by then, or for two days of six.
+const NOTICE_OF_FETCHED: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The finding, if the server speaks TLS.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    if config.tls.is_fetched() {
+        return vec![fetched(config)];
+    }
     let Some(files) = config.tls.files() else { return Vec::new() };
     let path = files.certificate.display();
     let finding = match tls::inspect(&files, NOTICE) {
@@ -36,6 +43,39 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         },
     };
     vec![finding]
+}
+
+/// The finding on a certificate that is fetched: whether there is one, and what is in the way of the next.
+fn fetched(config: &Config) -> Finding {
+    let path = config.state.join(tls::fetched::certificate(&config.tls));
+    let shown = match tls::inspect_fetched(&path, NOTICE_OF_FETCHED) {
+        Err(error) => {
+            return Finding::lacks(
+                THING,
+                format!("{error:#}"),
+                "ask as root; if it is broken remove it, and a server that starts fetches another",
+            );
+        }
+        Ok(shown) => shown,
+    };
+    let (directory, shown) = (&config.tls.acme_directory, shown.as_deref());
+    match tls::fetched::failure(&config.state, &config.tls) {
+        Some(Failure { since_s, tries, reason, .. }) => Finding::lacks(
+            THING,
+            format!(
+                "none from {directory}: {reason} (tries: {tries}, the first {} ago); the last one {}",
+                tls::pair::span(tls::fetched::now_s().saturating_sub(since_s)),
+                shown.unwrap_or("holds")
+            ),
+            "see to that (docs/operations.md, \"A certificate that is fetched\"); the server tries again by itself, and at once on SIGHUP",
+        ),
+        None => match shown {
+            Some(shown) => {
+                Finding::lacks(THING, format!("{} {shown}", path.display()), "start the server, which fetches one")
+            }
+            None => Finding::ok(THING, format!("{} is fetched from {directory}, and holds", path.display())),
+        },
+    }
 }
 
 /// Which file the service user can't read: as a service it couldn't start, and a renewed one waits for a restart.

@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) connections_accepted: IntCounter,
     pub(crate) connections_refused: IntCounter,
+    pub(crate) certificate_end: IntGauge,
     requests: IntCounterVec,
     pub(crate) websocket_received_bytes: IntCounter,
     pub(crate) websocket_sent_bytes: IntCounter,
@@ -87,6 +88,10 @@ impl Metrics {
             connections_accepted: of.counter("cloister_connections_accepted_total", "Connections that were accepted"),
             connections_refused: of
                 .counter("cloister_connections_refused_total", "Connections beyond the most there may be at once"),
+            certificate_end: of.gauge(
+                "cloister_certificate_end_timestamp_seconds",
+                "When the certificate that is shown ends, in seconds since 1970; 0 without one",
+            ),
             requests: of.counters(
                 "cloister_http_requests_total",
                 "Requests that were answered, by the class of the status; an upgrade to a WebSocket is 1xx",

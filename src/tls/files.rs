@@ -1,8 +1,8 @@
-//! The certificate's and the key's files. Their folders are opened while this process is root, and stay open: what lies
+//! The certificate's and the key's files, or the one that holds both. Their folders are opened while this process is root, and stay open: what lies
 //! above them may be closed to the service user, and a file that is renewed is found by its name in its folder. It doesn't
 //! know when to look.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,6 +12,7 @@ use anyhow::{Context, ensure};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 use rustls::sign::CertifiedKey;
 
+use super::fetched::CERTIFICATE;
 use super::pair;
 use crate::config::TlsFiles;
 
@@ -21,7 +22,8 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Both files.
 pub(super) struct Files {
     certificate: Place,
-    key: Place,
+    /// None where the certificate's file holds it.
+    key: Option<Place>,
 }
 
 /// Where a file lies that may be another one tomorrow.
@@ -43,7 +45,14 @@ impl Files {
     /// Opens their folders.
     pub(super) fn open(paths: &TlsFiles) -> anyhow::Result<Self> {
         let certificate = Place::open("tls.certificate", &paths.certificate)?;
-        Ok(Self { certificate, key: Place::open("tls.key", &paths.key)? })
+        Ok(Self { certificate, key: Some(Place::open("tls.key", &paths.key)?) })
+    }
+
+    /// One that holds both, in a folder that is open: what was fetched, and may not be there yet.
+    pub(super) fn fetched(path: &Path, folder: OwnedFd) -> Self {
+        let place =
+            Place { setting: "the fetched certificate", path: path.to_owned(), folder, name: CERTIFICATE.into() };
+        Self { certificate: place, key: None }
     }
 
     /// Where the certificate lies.
@@ -52,20 +61,29 @@ impl Files {
     }
 
     /// Their folders.
-    pub(super) fn folders(&self) -> [BorrowedFd<'_>; 2] {
-        [self.certificate.folder.as_fd(), self.key.folder.as_fd()]
+    pub(super) fn folders(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(&self.certificate), self.key.as_ref()].into_iter().flatten().map(|place| place.folder.as_fd())
     }
 
     /// What they are now.
     pub(super) fn stamps(&self) -> Stamps {
-        [&self.certificate, &self.key].map(Place::stamp)
+        [Some(&self.certificate), self.key.as_ref()].map(|place| place.and_then(Place::stamp))
     }
 
-    /// Reads both and puts them together.
-    pub(super) fn read(&self) -> anyhow::Result<CertifiedKey> {
+    /// Reads both and puts them together; `None` if nothing was fetched yet.
+    pub(super) fn read(&self) -> anyhow::Result<Option<CertifiedKey>> {
+        let Some(key) = &self.key else { return self.read_fetched() };
         let certificates = self.certificate.read_with(pair::certificates)?;
-        let pair = pair::together(certificates, self.key.read_with(pair::key)?);
-        pair.with_context(|| format!("{} with {}", self.certificate.path.display(), self.key.path.display()))
+        let pair = pair::together(certificates, key.read_with(pair::key)?);
+        let pair = pair.with_context(|| format!("{} with {}", self.certificate.path.display(), key.path.display()));
+        pair.map(Some)
+    }
+
+    fn read_fetched(&self) -> anyhow::Result<Option<CertifiedKey>> {
+        if self.certificate.stamp().is_none() {
+            return Ok(None);
+        }
+        self.certificate.read_with(|text| pair::together(pair::certificates(text)?, pair::key(text)?)).map(Some)
     }
 }
 
@@ -89,18 +107,20 @@ impl Place {
 
     /// Reads the file and makes something of it; an error names it.
     fn read_with<T>(&self, parse: fn(&[u8]) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.read().and_then(|text| parse(&text)).with_context(|| format!("{}: {}", self.setting, self.path.display()))
+        let read = read(self.folder.as_fd(), &self.name).and_then(|text| parse(&text));
+        read.with_context(|| format!("{}: {}", self.setting, self.path.display()))
     }
+}
 
-    fn read(&self) -> anyhow::Result<Vec<u8>> {
-        // Not to wait for who writes into a FIFO.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = openat(&self.folder, &self.name, flags, Mode::empty())?;
-        let stat = fstat(&file)?;
-        ensure!(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file(), "is no file");
-        let mut text = Vec::new();
-        File::from(file).take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
-        ensure!(text.len() as u64 <= FILE_BYTES_MAX, "is larger than {FILE_BYTES_MAX} bytes");
-        Ok(text)
-    }
+/// Reads a file in a folder.
+pub(super) fn read(folder: BorrowedFd<'_>, name: &OsStr) -> anyhow::Result<Vec<u8>> {
+    // Not to wait for who writes into a FIFO.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = openat(folder, name, flags, Mode::empty())?;
+    let stat = fstat(&file)?;
+    ensure!(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file(), "is no file");
+    let mut text = Vec::new();
+    File::from(file).take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    ensure!(text.len() as u64 <= FILE_BYTES_MAX, "is larger than {FILE_BYTES_MAX} bytes");
+    Ok(text)
 }

@@ -1,5 +1,6 @@
 //! Whether a certificate and a key, as they stand in files, can be used together; and until when. It reads no file.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -30,7 +31,7 @@ pub(crate) fn certificates(text: &[u8]) -> anyhow::Result<Vec<CertificateDer<'st
 }
 
 /// The key of a PEM text.
-pub(super) fn key(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
+pub(crate) fn key(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
     match PrivateKeyDer::from_pem_slice(text) {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) if contains(text, b"ENCRYPTED PRIVATE KEY") => {
@@ -42,7 +43,7 @@ pub(super) fn key(text: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
 }
 
 /// Puts both together. The first certificate must be the key's; those behind it lead to a root that clients know.
-pub(super) fn together(
+pub(crate) fn together(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> anyhow::Result<CertifiedKey> {
@@ -56,6 +57,28 @@ pub(super) fn together(
         ),
         error => anyhow!("tls.key can't be used: {error}"),
     })
+}
+
+/// From when until when a certificate holds, in seconds since 1970; `None` if it is broken.
+pub(crate) fn holds(certificate: &CertificateDer<'_>) -> Option<Range<u64>> {
+    // Who checks tells a date that a time is wrong by.
+    let wrong_at = |seconds| dates_at(certificate, UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    match (wrong_at(0)?, wrong_at(u64::MAX)?) {
+        (webpki::Error::CertNotValidYet { not_before, .. }, webpki::Error::CertExpired { not_after, .. }) => {
+            Some(not_before.as_secs()..not_after.as_secs())
+        }
+        _ => None,
+    }
+}
+
+/// The names that a certificate is for, sorted; none if it is broken.
+#[cfg(feature = "acme")]
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let parsed = EndEntityCert::try_from(certificate).ok();
+    let mut names: Vec<_> =
+        parsed.iter().flat_map(|parsed| parsed.valid_dns_names()).map(str::to_ascii_lowercase).collect();
+    names.sort();
+    names
 }
 
 /// What is wrong with a certificate's dates, today or so soon.
@@ -92,7 +115,8 @@ fn complaint_at(certificate: &CertificateDer<'_>, time: UnixTime) -> Option<Stri
     }
 }
 
-fn span(seconds: u64) -> String {
+/// A time of so many seconds, as people say it.
+pub(crate) fn span(seconds: u64) -> String {
     if seconds < 2 * DAY_S { format!("{} hours", seconds.div_ceil(3600)) } else { format!("{} days", seconds / DAY_S) }
 }
 

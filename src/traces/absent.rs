@@ -17,7 +17,7 @@ pub(crate) fn prepare() -> anyhow::Result<Option<Export>> {
     match super::endpoint(|name| std::env::var(name).ok()) {
         None => Ok(None),
         Some((name, _)) => anyhow::bail!(
-            "{name} is set, and this program was built without the feature `otel`: build it with --features otel, or take \
+            "{name} is set, and this program was built without the feature `otel`: take a package, or build it with that, or take \
              the variable away"
         ),
     }

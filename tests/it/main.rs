@@ -1,6 +1,8 @@
 //! Everything end to end: the real binary, real cells, real sockets. Needs root and the default runner image
 //! (`scripts/build-image`); without them a test says that it is skipped, in CI (`CI` set) it fails.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod adapters;
 mod attach;
 mod browser;

@@ -130,6 +130,9 @@ impl Answer {
     }
 }
 
+/// The server's rule on sockets: what keeps it from looking names up.
+const SERVER_SOCKETS: &str = "server-sockets";
+
 /// What a call is answered that isn't in any list: libraries that try newer calls expect it.
 pub const NOT_THERE: Answer = Answer::Error("ENOSYS", libc::ENOSYS as u16);
 
@@ -237,10 +240,11 @@ impl Catalogue {
         Ok(Policy::of(groups.collect(), rules.filter(|rule| !lifted(rule))))
     }
 
-    /// What holds for the server once it serves.
-    pub(crate) fn server(&self) -> Policy<'_> {
+    /// What holds for the server once it serves; or for a process beside it that `finds_names`.
+    pub(crate) fn server(&self, finds_names: bool) -> Policy<'_> {
         let groups = self.groups.iter().chain(&self.server_groups);
-        Policy::of(groups.collect(), self.server_rules.iter().chain(&self.rules))
+        let rules = self.server_rules.iter().filter(|rule| !finds_names || rule.name != SERVER_SOCKETS);
+        Policy::of(groups.collect(), rules.chain(&self.rules))
     }
 }
 
@@ -459,7 +463,7 @@ mod tests {
 
     #[test]
     fn the_server_has_less_than_a_cell_and_its_rules_go_first() {
-        let server = Catalogue::get().server();
+        let server = Catalogue::get().server(false);
         for (call, arguments, expected) in [
             ("read", &[][..], "allow"),
             ("execve", &[], "EPERM"),
@@ -483,6 +487,23 @@ mod tests {
             let argument = |index: usize| Seen::Exactly(arguments.get(index).copied().unwrap_or(0));
             assert_eq!(server.decide(call, argument).answer.name(), expected, "{call} {arguments:x?}");
         }
+    }
+
+    #[test]
+    fn who_finds_names_has_datagrams_beyond_the_server() {
+        let [server, beside] = [false, true].map(|finds_names| Catalogue::get().server(finds_names));
+        for (call, arguments, expected) in [
+            ("socket", [2, 0x80802, 0], "allow"),
+            ("socket", [10, 2, 17], "allow"),
+            ("socket", [16, 3, 0], "allow"),
+            ("socket", [2, 3, 0], "EAFNOSUPPORT"),
+            ("execve", [0; 3], "EPERM"),
+            ("mmap", [0, 4096, 5], "EPERM"),
+        ] {
+            let argument = |index: usize| Seen::Exactly(arguments.get(index).copied().unwrap_or(0));
+            assert_eq!(beside.decide(call, argument).answer.name(), expected, "{call} {arguments:x?}");
+        }
+        assert_eq!(beside.rules.len() + 1, server.rules.len());
     }
 
     fn answer_to(choice: &Choice, call: &str, arguments: &[u64]) -> &'static str {
