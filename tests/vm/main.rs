@@ -80,6 +80,7 @@ async fn main() {
     idle::rest(&server, &mut guest).await;
     hardship::endure(&mut clients, &server, &mut guest).await;
     reboots(&mut guest, &server).await;
+    outside(&mut guest);
     tarball(&mut guest, &server).await;
 }
 
@@ -154,6 +155,26 @@ async fn reboots(guest: &mut Guest, server: &Server) {
             "{what}: the service comes up by itself, starts what is marked, files are there, no cell of before is"
         ));
     }
+}
+
+/// What the server tells or asks beyond the host, which its unit must not be in the way of.
+fn outside(guest: &mut Guest) {
+    let variables = "CLOISTER_TLS_ACME_DOMAINS=ide.example.org OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318";
+    let dropin = "/run/systemd/system/cloister.service.d/outside.conf";
+    guest.run(&format!(
+        "mkdir --parents $(dirname {dropin}) && printf '[Service]\\nEnvironment={variables}\\n' >{dropin}"
+    ));
+    guest.run("systemctl daemon-reload && systemctl restart cloister");
+    for said in ["no certificate for ide.example.org could be fetched", "traces are exported"] {
+        guest.until(&format!("journalctl --unit cloister --boot | grep --quiet '{said}'"));
+    }
+    guest.run("pgrep --exact --uid cloister cloister-acme");
+    guest.run(&format!("rm {dropin} && systemctl daemon-reload && systemctl restart cloister"));
+    guest.until(READY);
+    assert_eq!(guest.run("pgrep --count cloister-acme; true").trim(), "0");
+    held(
+        "what asks outside of the host does so under the unit: for a certificate that nobody gives here, and for a collector",
+    );
 }
 
 /// Another host, with another service user, the tarball in place of the package, and what was moved there: projects are as they
