@@ -293,10 +293,10 @@ impl Projects {
         tokio::spawn(async move {
             let gone = cell.gone().await;
             metrics().cell_ended(gone.is_err());
-            this.note_end(&id, cell.state().ending);
             let mut held = this.place(&id).lock_owned().await;
             if held.as_ref().is_some_and(|held| held.is(&cell)) {
                 *held = None;
+                this.note_end(&id, cell.state().ending);
                 match this.clear(&id, gone.is_ok()).await {
                     Ok(()) => tracing::info!(project = %id, by_force = gone.is_err(), "cell is gone"),
                     Err(error) => tracing::warn!(project = %id, %error, "what is left of a cell can't be removed"),

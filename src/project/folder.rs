@@ -149,9 +149,13 @@ impl Folder {
         serde_json::from_str(&read(&project, END, END_BYTES_MAX).ok()?).ok()
     }
 
-    /// Keeps how its cell ended; one who doesn't know why leaves what another has written of it. A loss of power may undo it.
+    /// Keeps how its cell ended, unless that is known already. A loss of power may undo it.
     pub(super) fn write_end(&self, id: &ProjectId, end: &End) -> io::Result<()> {
+        if self.end(id).is_some_and(End::is_known) {
+            return Ok(());
+        }
         let project = open_folder(&self.root, id.as_str())?;
+        // Another process may know more.
         let flags = if end.is_known() { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         match replace(&project, END, &serde_json::to_string(end)?, flags, |_| Ok(())) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -304,7 +308,8 @@ mod tests {
         folder.create(&one, None).unwrap();
         assert_eq!(folder.end(&one), None);
         let (known, unknown) = (End::new(1, Some(Ending::Idle(Duration::from_secs(9)))), End::new(2, None));
-        for (written, kept) in [(unknown, unknown), (known, known), (unknown, known)] {
+        let later = End::new(3, Some(Ending::Asked));
+        for (written, kept) in [(unknown, unknown), (known, known), (unknown, known), (later, known)] {
             folder.write_end(&one, &written).unwrap();
             assert_eq!(folder.end(&one), Some(kept));
         }
@@ -321,6 +326,7 @@ mod tests {
         assert_eq!(folder.end(&one), None, "links are not followed");
         folder.write_end(&one, &known).unwrap();
         assert_eq!(folder.end(&one), Some(known));
+        assert_eq!(std::fs::read(root.path().join("other")).unwrap(), br#"{"at":1,"ending":null}"#);
         assert_eq!(std::fs::read_dir(root.path().join("one")).unwrap().count(), 3, "nothing temporary is left");
     }
 }

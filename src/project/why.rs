@@ -75,6 +75,10 @@ impl End {
         Self { at, ending }
     }
 
+    fn now(ending: Option<Ending>) -> Self {
+        Self::new(seconds(SystemTime::now()), ending)
+    }
+
     /// Whether it is known why.
     pub(super) fn is_known(self) -> bool {
         self.ending.is_some()
@@ -94,38 +98,26 @@ impl Projects {
                 Err(error) => return Err(error.into()),
             }
         }
-        let Some(cell) = self.settled(id).await.filter(|cell| cell.state().phase != Phase::Gone) else {
-            return Ok(self.why_stopped(id));
-        };
+        let Some(cell) = self.settled(id).await else { return Ok(why_stopped(self.0.folder.end(id))) };
         match cell.standing().await {
-            Ok(standing) => Ok(of_standing(&standing, cell.state().phase)),
-            Err(cell::Error::Gone) => Ok(self.why_stopped(id)),
+            Ok(standing) if cell.state().phase != Phase::Gone => Ok(of_standing(&standing, cell.state().phase)),
+            Ok(_) | Err(cell::Error::Gone) => {
+                // It may be so fresh that nobody has noted it.
+                let end = self.0.folder.end(id).unwrap_or_else(|| End::now(cell.state().ending));
+                Ok(why_stopped(Some(end)))
+            }
             Err(error) => Err(error.into()),
         }
     }
 
     /// Keeps that a project's cell has ended, for this reason if it was told to.
     pub(super) fn note_end(&self, id: &ProjectId, ending: Option<Ending>) {
-        let end = End::new(seconds(SystemTime::now()), ending);
-        told_of_end(id, self.0.folder.write_end(id, &end));
+        told_of_end(id, self.0.folder.write_end(id, &End::now(ending)));
     }
 
     /// A project's next cell has started.
     pub(super) fn forget_end(&self, id: &ProjectId) {
         told_of_end(id, self.0.folder.forget_end(id));
-    }
-
-    fn why_stopped(&self, id: &ProjectId) -> Why {
-        let end = self.0.folder.end(id);
-        let reason = match end.map(|end| end.ending) {
-            None => "it has not run yet, or ended while there was no server".to_owned(),
-            Some(Some(Ending::Idle(idle))) => format!("nothing happened in it for {} (idle_stop_s)", spoken(idle)),
-            Some(Some(Ending::Asked)) => "somebody stopped it".to_owned(),
-            Some(Some(Ending::NoSession)) => "its last session had ended (cell_linger_s)".to_owned(),
-            Some(None) => "its first process ended, or was killed".to_owned(),
-        };
-        let since = end.map(|end| end.at);
-        Why { state: Condition::Stopped, since, reason: Some(reason), activity: None, freeze: None, stop: None }
     }
 }
 
@@ -137,6 +129,18 @@ fn told_of_end(id: &ProjectId, kept: io::Result<()>) {
         }
         _ => {}
     }
+}
+
+fn why_stopped(end: Option<End>) -> Why {
+    let reason = match end.map(|end| end.ending) {
+        None => "it has not run yet, or ended while there was no server".to_owned(),
+        Some(Some(Ending::Idle(idle))) => format!("nothing happened in it for {} (idle_stop_s)", spoken(idle)),
+        Some(Some(Ending::Asked)) => "somebody stopped it".to_owned(),
+        Some(Some(Ending::NoSession)) => "its last session had ended (cell_linger_s)".to_owned(),
+        Some(None) => "its first process ended, or was killed".to_owned(),
+    };
+    let since = end.map(|end| end.at);
+    Why { state: Condition::Stopped, since, reason: Some(reason), activity: None, freeze: None, stop: None }
 }
 
 fn of_standing(standing: &Standing, phase: Phase) -> Why {

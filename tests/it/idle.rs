@@ -290,7 +290,7 @@ fn a_cell_is_stopped_after_longer_and_everybody_hears_why() {
         server.signal(Signal::KILL);
         server.ended();
         server.restart();
-        assert_eq!(server.why(&project).await, why, "the next server knows it too");
+        assert_eq!(server.why(&project).await["reason"], why["reason"], "the next server knows it too");
         // It is started as ever.
         server.prompt(&project, "").await;
         let why = server.is(&project, "running").await;
