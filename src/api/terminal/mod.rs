@@ -95,32 +95,19 @@ async fn attach(
     }
     let request = Span::current();
     request.record("project", display(&id)).record("peer", display(caller.client));
-    let single = match wish {
+    let one = match wish {
         None => None,
         Some(wish) => Some(attach_one(&context, &id, wish).await?),
     };
     // In place of the request's, which ends with the answer: two for each client would cost half a KiB more.
     let span = tracing::info_span!(parent: None, "client", request_id = %name, project = %id, peer = %caller.client);
     traces::follow(&span, &request);
-    let stopped = context.stop.child_token().cancelled_owned();
     let clients = context.clients.clone();
-    let serve = async move {
-        match (Socket::upgraded(upgrade).await, single) {
-            (Ok(socket), Some(One { attachment, dialect, own })) => {
-                Client::new(socket, attachment, dialect).serve(stopped).await;
-                if let Some(session) = own {
-                    // Nobody else knows it.
-                    let closed = context.projects.close(&id, &session).await;
-                    closed.unwrap_or_else(|error| tracing::warn!(%error, "a client's own session is left"));
-                }
-            }
-            (Ok(socket), None) => Multi::new(socket, context.projects.clone(), id).serve(stopped).await,
-            (Err(error), _) => tracing::debug!(%error, "gone before the upgrade"),
-        }
-        // Counts as a connection for as long as it lasts.
-        drop(connection);
+    // A task of its own kind for each: one for both would be as large as the larger.
+    match one {
+        Some(one) => clients.spawn(serve_one(context, id, upgrade, one, connection).instrument(span)),
+        None => clients.spawn(serve_all(context, id, upgrade, connection).instrument(span)),
     };
-    clients.spawn(serve.instrument(span));
     Ok(handshake.response(subprotocol))
 }
 
@@ -130,6 +117,34 @@ struct One {
     dialect: Box<dyn Dialect>,
     /// The session's name if it is the client's own.
     own: Option<SessionName>,
+}
+
+/// Serves a client of one session. It counts as a connection for as long as that lasts.
+async fn serve_one(context: Context, id: ProjectId, upgrade: OnUpgrade, one: One, _connection: Connection) {
+    let One { attachment, dialect, own } = one;
+    match Socket::upgraded(upgrade).await {
+        Ok(socket) => {
+            let client = Client::new(socket, attachment, dialect);
+            client.serve(context.stop.child_token().cancelled_owned()).await;
+        }
+        Err(error) => tracing::debug!(%error, "gone before the upgrade"),
+    }
+    if let Some(session) = own {
+        // Nobody else knows it.
+        let closed = Box::pin(context.projects.close(&id, &session)).await;
+        closed.unwrap_or_else(|error| tracing::warn!(%error, "a client's own session is left"));
+    }
+}
+
+/// Serves a client of all the project's sessions, likewise.
+async fn serve_all(context: Context, id: ProjectId, upgrade: OnUpgrade, _connection: Connection) {
+    match Socket::upgraded(upgrade).await {
+        Ok(socket) => {
+            let client = Multi::new(socket, context.projects.clone(), id);
+            client.serve(context.stop.child_token().cancelled_owned()).await;
+        }
+        Err(error) => tracing::debug!(%error, "gone before the upgrade"),
+    }
 }
 
 async fn attach_one(context: &Context, id: &ProjectId, wish: Wish) -> Result<One> {

@@ -91,12 +91,12 @@ enum Turn {
 }
 
 impl Multi {
-    pub(super) fn new(socket: Socket, projects: Projects, project: ProjectId) -> Self {
+    pub(super) fn new(socket: Socket, projects: Projects, project: ProjectId) -> Box<Self> {
         let hello = Tell::Hello { version: env!("CARGO_PKG_VERSION").to_owned(), project: project.to_string() };
         let told = Told::of(projects.state(&project));
         let mut tells = VecDeque::from([hello, told.sessions()]);
         tells.extend(told.frozen.map(|since| Tell::Frozen { since }));
-        Self {
+        Box::new(Self {
             socket,
             projects,
             project,
@@ -109,17 +109,17 @@ impl Multi {
             told,
             due: None,
             pulse: Pulse::default(),
-        }
+        })
     }
 
     /// Serves the client until it leaves or the server stops. Sessions that end leave the socket open.
-    pub(super) async fn serve(mut self, stopped: impl Future<Output = ()>) {
+    pub(super) async fn serve(mut self: Box<Self>, stopped: impl Future<Output = ()>) {
         tracing::info!("connected");
         let Err(end) = self.relay(stopped).await;
         // Detached before the goodbyes: a client that lingers there must not pace a session.
-        let Self { socket, holds, .. } = self;
+        let Self { socket, holds, .. } = *self;
         holds.into_iter().for_each(Hold::detach);
-        end.say(socket).await;
+        Box::pin(end.say(socket)).await;
     }
 
     async fn relay(&mut self, stopped: impl Future<Output = ()>) -> Result<std::convert::Infallible> {

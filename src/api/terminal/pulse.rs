@@ -62,7 +62,7 @@ impl End {
         Self::Close(close(CloseCode::Restart, "server is restarting"))
     }
 
-    /// Says the last words.
+    /// Says the last words. A task does well to wait for it in a box: it has the socket, and would keep room for that all along.
     pub(super) async fn say(self, socket: Socket) {
         match self {
             Self::Close(frame) => {

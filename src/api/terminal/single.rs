@@ -33,19 +33,20 @@ enum Turn {
 }
 
 impl Client {
-    pub(super) fn new(socket: Socket, attachment: Attachment, mut dialect: Box<dyn Dialect>) -> Self {
+    /// Boxed, since a task keeps room for every place that a value is moved through.
+    pub(super) fn new(socket: Socket, attachment: Attachment, mut dialect: Box<dyn Dialect>) -> Box<Self> {
         let words = dialect.greeting();
-        Self { socket, attachment, dialect, words, output: Vec::new(), pulse: Pulse::default() }
+        Box::new(Self { socket, attachment, dialect, words, output: Vec::new(), pulse: Pulse::default() })
     }
 
     /// Serves the client until it leaves, its session ends or the server stops.
-    pub(super) async fn serve(mut self, stopped: impl Future<Output = ()>) {
+    pub(super) async fn serve(mut self: Box<Self>, stopped: impl Future<Output = ()>) {
         let end = self.relay(stopped).await;
-        let Self { socket, attachment, .. } = self;
+        let Self { socket, attachment, .. } = *self;
         // Detached before the goodbyes: a client that lingers there must not pace the session. Unmapping the log can wait: it
         // interrupts other processors, and the session's end is on its way to others too.
         let _log = attachment.detach();
-        end.say(socket).await;
+        Box::pin(end.say(socket)).await;
     }
 
     async fn relay(&mut self, stopped: impl Future<Output = ()>) -> End {
