@@ -29,8 +29,8 @@ pub(crate) const OUTPUT_BYTES_MAX: usize = 32 * 1024;
 /// Room for one message, whose text may be three times as long as its bytes (each replaced), a ping and a close.
 const WRITE_BUFFER_BYTES_MAX: usize = 3 * OUTPUT_BYTES_MAX + 4096;
 
-/// Kept for every client: a keystroke needs 7 bytes.
-const READ_BUFFER_BYTES: usize = 4096;
+/// Kept for every client, and most that is read at once: a keystroke needs 7 bytes. A long message gets room of its own.
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// What the kernel keeps of a client's output, in bytes, so that ^C shows soon under a flood (measured: 18 times sooner
 /// than with the kernel's own 4 MiB, at the same throughput).
