@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustix::io::pread;
+use sandbox::control::SessionName;
 use sandbox::log::LogError;
 
 use super::{Session, View};
@@ -39,11 +40,16 @@ pub(crate) struct Keep {
 }
 
 /// Looks after a session until it ends. `kept` is what the cell keeps already.
-pub(crate) async fn keep(session: Arc<Session>, mut kept: Option<u64>, tell: impl AsyncFn(Keep)) {
+pub(crate) async fn keep(
+    name: SessionName,
+    session: Arc<Session>,
+    mut kept: Option<u64>,
+    tell: impl AsyncFn(SessionName, Keep),
+) {
     let step = session.log.ring_bytes() / 4;
     loop {
         if let Err(error) = session.caught_up().await {
-            tracing::warn!(%error, "a session's output is no longer followed");
+            tracing::warn!(session = %name, %error, "a session's output is no longer followed");
             return;
         }
         let offset = session.view().offset();
@@ -52,10 +58,10 @@ pub(crate) async fn keep(session: Arc<Session>, mut kept: Option<u64>, tell: imp
             match made {
                 Ok((from, checkpoint)) => {
                     kept = Some(from);
-                    tell(Keep { from, until: from + step, checkpoint: Some(checkpoint) }).await;
+                    tell(name.clone(), Keep { from, until: from + step, checkpoint: Some(checkpoint) }).await;
                 }
                 // The program waits once the log is full, rather than that output is lost.
-                Err(error) => tracing::error!(%error, "no checkpoint of a session can be made"),
+                Err(error) => tracing::error!(session = %name, %error, "no checkpoint of a session can be made"),
             }
         }
         session.publish_news();

@@ -157,15 +157,15 @@ impl Driver {
             earlier.end();
         }
         let Some(asks) = self.keepers.clone() else { return };
-        let span = tracing::info_span!("keeper", session = %name);
-        let (name, life) = (name.clone(), session.life());
-        let tell = async move |keep| {
+        let life = session.life();
+        let tell = async move |session, keep| {
             // A cell that nobody asks anything any more keeps what it has.
             if let Some(asks) = asks.upgrade() {
-                let _ = asks.send(Ask::Keep { session: name.clone(), life, keep }).await;
+                let _ = asks.send(Ask::Keep { session, life, keep }).await;
             }
         };
-        tokio::spawn(keep(session, kept, tell).instrument(span));
+        // In the cell's span: one of its own would cost each session half a KiB, for lines that are hardly ever logged.
+        tokio::spawn(keep(name.clone(), session, kept, tell).in_current_span());
     }
 }
 
