@@ -44,6 +44,7 @@ test: deps ## Install what tests need, then run every check: what CI runs
 	@$(MAKE) --no-print-directory $(page) $(image)
 	@scripts/fetch-packages $(work)
 	@scripts/check
+	@$(MAKE) --no-print-directory test-vm
 
 deb: build ## Make the Debian package: target/deb/cloister.deb
 	@scripts/package
