@@ -1,13 +1,14 @@
 //! A server of a test's own: the real binary, started as root, on a free port.
 
 use std::fs::Permissions;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -320,8 +321,10 @@ impl Drop for Server {
     }
 }
 
+/// A name that no other test has, nor had one before whose storage is still there: process ids come again.
 fn unique() -> String {
-    format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish() & 0xFFF_FFFF);
+    format!("{:07x}-{}", *PROCESS, COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A program that tests start, installed or unpacked by `scripts/install-deps`; `None` if there is none, which is said.
