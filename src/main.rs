@@ -36,6 +36,7 @@ mod token;
 mod top;
 mod traces;
 mod tty;
+mod watch;
 mod why;
 mod wire;
 mod ws;

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::idle::{Deed, Idle, Next, Patience, Sight};
 use crate::metrics::metrics;
 use crate::session::Activity;
+use crate::watch::watched;
 
 /// How long a cell may take to come to a stop. It is a moment, but for what waits for a disk that doesn't answer.
 const FREEZE_WAIT: Duration = Duration::from_secs(2);
@@ -262,7 +263,7 @@ impl Rest {
 
     fn found(&mut self, found: Result<Option<Freezer>, String>) {
         self.tool = match found {
-            Ok(Some(freezer)) => listened(freezer).map_or_else(
+            Ok(Some(freezer)) => watched(Ear(Arc::new(freezer)), Interest::PRIORITY).map_or_else(
                 |error| {
                     tracing::warn!(%error, "a cell's freezer can't be listened to");
                     Tool::None
@@ -390,12 +391,4 @@ impl Rest {
     fn freezer(&self) -> Option<&Freezer> {
         if let Tool::There(ear) = &self.tool { Some(&ear.get_ref().0) } else { None }
     }
-}
-
-fn listened(freezer: Freezer) -> std::io::Result<AsyncFd<Ear>> {
-    #[expect(
-        deprecated,
-        reason = "the replacement is unsafe for the sake of types that exchange their descriptor; this one can't"
-    )]
-    AsyncFd::with_interest(Ear(Arc::new(freezer)), Interest::PRIORITY)
 }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Error;
 use crate::metrics::metrics;
+use crate::watch::watched;
 
 /// Requests that may wait for the launcher, which does some hundred a second.
 const ASKS_MAX: usize = 256;
@@ -35,8 +36,8 @@ pub(super) struct Launch {
 impl Launch {
     /// Starts the task, which ends with the last copy of this handle. Call it within a runtime.
     pub(super) fn start(launcher: Launcher) -> Result<Self, Error> {
-        let launcher =
-            watched(launcher).map_err(|error| Error::Io { what: "wait for the launcher".to_owned(), error })?;
+        let launcher = watched(launcher, Interest::READABLE)
+            .map_err(|error| Error::Io { what: "wait for the launcher".to_owned(), error })?;
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         tokio::spawn(pass_on(launcher, asked));
         Ok(Self { asks })
@@ -164,7 +165,7 @@ async fn ask(launcher: &mut AsyncFd<Launcher>, request: &Request) -> Result<Give
 
 /// A launcher that one has just connected to, once it is prepared.
 async fn prepared(launcher: std::io::Result<Launcher>) -> Result<AsyncFd<Launcher>, Refusal> {
-    let mut launcher = watched(launcher?)?;
+    let mut launcher = watched(launcher?, Interest::READABLE)?;
     answer(&mut launcher).await?;
     Ok(launcher)
 }
@@ -173,12 +174,4 @@ async fn answer(launcher: &mut AsyncFd<Launcher>) -> Result<Given, Refusal> {
     // It says nothing unasked, so the answer is what makes the descriptor readable.
     launcher.readable_mut().await?.clear_ready();
     launcher.get_mut().answer()
-}
-
-fn watched(launcher: Launcher) -> std::io::Result<AsyncFd<Launcher>> {
-    #[expect(
-        deprecated,
-        reason = "the replacement is unsafe for the sake of types that exchange their descriptor; this one can't"
-    )]
-    AsyncFd::with_interest(launcher, Interest::READABLE)
 }

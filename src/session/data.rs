@@ -10,6 +10,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, s
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::watch::watched;
+
 /// A connected SOCK_SEQPACKET socket.
 #[derive(Debug)]
 pub(super) struct Data {
@@ -27,7 +29,7 @@ impl Data {
         if shape != (AddressFamily::UNIX, SocketType::SEQPACKET) {
             return Err(io::Error::other("the cell sent a data socket of a wrong type"));
         }
-        Ok(Self { socket: wait_on(socket, Interest::READABLE)?, full: None })
+        Ok(Self { socket: watched(socket, Interest::READABLE)?, full: None })
     }
 
     /// Receives one packet into `packet` and gives its length, 0 at the end; the part of a packet that is longer is lost.
@@ -58,7 +60,7 @@ impl Data {
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let full = match self.full.take() {
             Some(full) => full,
-            None => wait_on(fcntl_dupfd_cloexec(&self.socket, 0)?, Interest::WRITABLE)?,
+            None => watched(fcntl_dupfd_cloexec(&self.socket, 0)?, Interest::WRITABLE)?,
         };
         let room = full.poll_write_ready(cx).map_ok(|_| ());
         if room.is_pending() {
@@ -66,12 +68,4 @@ impl Data {
         }
         room
     }
-}
-
-#[expect(
-    deprecated,
-    reason = "the replacement is unsafe for the sake of types that exchange their descriptor; this one can't"
-)]
-fn wait_on(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(descriptor, interest)
 }

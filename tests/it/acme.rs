@@ -18,8 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::harness::certificate::{self, Certificate};
-use crate::harness::{DEADLINE, Response, Server, Settings, Terminal, block_on, tool, upgrade};
+use crate::harness::certificate::{self, Certificate, open_over};
+use crate::harness::{DEADLINE, Response, Server, Settings, Terminal, block_on, tool};
 
 /// A certificate of three months, in seconds.
 const MONTHS_S: u64 = 90 * 24 * 60 * 60;
@@ -198,12 +198,7 @@ async fn shown(server: &Server, root: CertificateDer<'static>) -> std::io::Resul
 
 async fn open(server: &Server, root: CertificateDer<'static>, project: &str) -> Terminal {
     let stream = certificate::connect(server.address, root).await.unwrap();
-    let authority = format!("localhost:{}", server.address.port());
-    let url = format!("wss://{authority}/ws/terminal/{project}/?token={}", server.token);
-    let origin = format!("https://{authority}");
-    let mut terminal = upgrade(Box::new(stream), &url, &[("origin", &origin)]).await.expect("a terminal");
-    terminal.expect("$ ").await;
-    terminal
+    open_over(server, stream, project).await
 }
 
 /// What `cloister doctor` says of the certificate.

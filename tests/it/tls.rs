@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::harness::certificate::{self, Certificate};
+use crate::harness::certificate::{self, Certificate, open_over};
 use crate::harness::{DEADLINE, Response, Server, Settings, Terminal, block_on, upgrade};
 
 fn start(certificate: &Certificate) -> Option<Server> {
@@ -22,15 +22,6 @@ fn start(certificate: &Certificate) -> Option<Server> {
 async fn open(server: &Server, certificate: &Certificate, project: &str) -> Terminal {
     let stream = certificate::connect(server.address, certificate::read(&certificate.certificate())).await.unwrap();
     open_over(server, stream, project).await
-}
-
-async fn open_over(server: &Server, stream: impl crate::harness::Pipe + 'static, project: &str) -> Terminal {
-    let authority = format!("localhost:{}", server.address.port());
-    let url = format!("wss://{authority}/ws/terminal/{project}/?token={}", server.token);
-    let origin = format!("https://{authority}");
-    let mut terminal = upgrade(Box::new(stream), &url, &[("origin", &origin)]).await.expect("a terminal");
-    terminal.expect("$ ").await;
-    terminal
 }
 
 #[test]

@@ -38,6 +38,8 @@ mod stream;
 mod sys;
 #[path = "../../../sandbox/src/users.rs"]
 mod users;
+#[path = "../../../src/watch.rs"]
+mod watch;
 #[path = "../../../src/wire.rs"]
 mod wire;
 #[path = "../../../src/ws/mod.rs"]

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::DEADLINE;
+use super::{DEADLINE, Pipe, Server, Terminal, upgrade};
 
 /// A self-signed certificate for `localhost` with its key, in a folder that everybody can read and whose parent only root can.
 pub(crate) struct Certificate {
@@ -131,4 +131,14 @@ pub(crate) async fn connect(
     trusted: CertificateDer<'static>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     secure(TcpStream::connect(address).await?, trusted, rustls::ALL_VERSIONS, &["http/1.1"]).await
+}
+
+/// A terminal over a connection that is open, at its first prompt.
+pub(crate) async fn open_over(server: &Server, stream: impl Pipe + 'static, project: &str) -> Terminal {
+    let authority = format!("localhost:{}", server.address.port());
+    let url = format!("wss://{authority}/ws/terminal/{project}/?token={}", server.token);
+    let origin = format!("https://{authority}");
+    let mut terminal = upgrade(Box::new(stream), &url, &[("origin", &origin)]).await.expect("a terminal");
+    terminal.expect("$ ").await;
+    terminal
 }
