@@ -4,13 +4,16 @@ use std::fs::Permissions;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -408,15 +411,7 @@ fn spawn(settings: &Settings, mut command: Command) -> (Child, Arc<Log>) {
     }
     command.envs(settings.environment.iter().map(|(name, text)| (name, text)));
     let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the server starts");
-    let output = process.stderr.take().expect("its log is piped");
-    let log = Arc::new(Log::default());
-    let writer = log.clone();
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            writer.change(|state| state.text.push_str(&(line + "\n")));
-        }
-        writer.change(|state| state.ended = true);
-    });
+    let log = Log::of(process.stderr.take().expect("its log is piped"));
     (process, log)
 }
 
@@ -441,32 +436,64 @@ pub(super) fn hierarchies() -> impl Iterator<Item = PathBuf> {
     inner.filter(move |_| !unified).chain(unified.then(|| root.to_owned()))
 }
 
-/// A server's log as it grows.
-#[derive(Default)]
+/// A server's log as it grows. Who asks for it has every line that was written before.
 struct Log {
     state: Mutex<LogState>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct LogState {
+    /// Never waited for.
+    output: BufReader<ChildStderr>,
+    line: Vec<u8>,
     text: String,
     ended: bool,
 }
 
+impl LogState {
+    /// Takes in what is there by now.
+    fn read(&mut self) {
+        while !self.ended {
+            match self.output.read_until(b'\n', &mut self.line) {
+                Ok(count) => self.ended = count == 0,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("the server's log is read: {error}"),
+            }
+            self.text.push_str(&String::from_utf8_lossy(&self.line));
+            self.line.clear();
+        }
+    }
+}
+
 impl Log {
-    fn change(&self, change: impl FnOnce(&mut LogState)) {
-        change(&mut self.state.lock().expect("no reader panics"));
+    fn of(output: ChildStderr) -> Arc<Self> {
+        fcntl_setfl(&output, OFlags::NONBLOCK).expect("reading need not wait");
+        let readable = output.as_fd().try_clone_to_owned().expect("there are descriptors");
+        let state = LogState { output: BufReader::new(output), line: Vec::new(), text: String::new(), ended: false };
+        let log = Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() });
+        let reader = log.clone();
+        std::thread::spawn(move || {
+            while !reader.read().ended {
+                let _ = poll(&mut [PollFd::new(&readable, PollFlags::IN)], None);
+            }
+        });
+        log
+    }
+
+    fn read(&self) -> MutexGuard<'_, LogState> {
+        let mut state = self.state.lock().expect("no reader panics");
+        state.read();
         self.changed.notify_all();
+        state
     }
 
     fn text(&self) -> String {
-        self.state.lock().expect("no writer panics").text.clone()
+        self.read().text.clone()
     }
 
     /// Waits until `found` finds something, or the server ended, or it is too late.
     fn wait<T>(&self, by: Instant, mut found: impl FnMut(&LogState) -> Option<T>) -> Option<T> {
-        let mut state = self.state.lock().expect("no writer panics");
+        let mut state = self.read();
         loop {
             if let Some(value) = found(&state) {
                 return Some(value);
@@ -475,7 +502,7 @@ impl Log {
             if state.ended || left.is_zero() {
                 return None;
             }
-            state = self.changed.wait_timeout(state, left).expect("no writer panics").0;
+            state = self.changed.wait_timeout(state, left).expect("no reader panics").0;
         }
     }
 
