@@ -37,8 +37,11 @@ const STOP_WAIT: Duration = Duration::from_millis(1500);
 const CELLS_STOP_WAIT: Duration = Duration::from_secs(25);
 
 /// Serves until SIGTERM or SIGINT. Cells go on unless they are to end: the next server finds them.
-pub(crate) fn run(config: Config, mut traces: Option<Export>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(mut config: Config, mut traces: Option<Export>) -> anyhow::Result<ExitCode> {
     let given = service::client_socket()?;
+    if let Some(given) = &given {
+        config.listen = given.local_addr().context("the socket that the service manager opened has no address")?;
+    }
     // Before root is given up: a key may be root's alone.
     let tls = config.tls.files().map(|files| Tls::open(&files)).transpose()?;
     // Root's to read, perhaps; and a mistake in it is better told before anything is started.

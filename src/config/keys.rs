@@ -49,7 +49,7 @@ const LOG_FORMATS: [(&str, LogFormat); 4] =
 pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "listen",
-        doc: "Address and port to serve on; port 0 takes a free one",
+        doc: "Address and port to serve on, unless a service manager gives a socket (cloister.socket); port 0 takes a free one",
         get: |config| config.listen.to_string(),
         set: |config, value| {
             let text = value.text()?;

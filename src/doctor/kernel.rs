@@ -7,7 +7,7 @@ use landlock::{Compatible, Ruleset, RulesetAttr, Scope};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use rustix::mount::{FsOpenFlags, fsconfig_set_fd, fsconfig_set_flag, fsopen};
+use rustix::mount::{FsOpenFlags, OpenTreeFlags, fsconfig_set_fd, fsconfig_set_flag, fsopen, open_tree};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 use sandbox::confine::{self, Enforced};
 
@@ -38,8 +38,8 @@ pub(super) fn findings() -> Vec<Finding> {
         if root { without_root(true) } else { own_namespace() },
         file_systems(&kernel_text("/proc/filesystems")),
         overlay(),
-        whole(&mounts, "/proc"),
-        whole(&mounts, "/sys"),
+        whole(&mounts, "/proc", is_copied),
+        whole(&mounts, "/sys", is_copied),
         calls(),
         seccomp(&kernel_text("/proc/sys/kernel/seccomp/actions_avail")),
         landlock(),
@@ -181,9 +181,13 @@ fn add_layer_by_descriptor(context: &OwnedFd) -> std::io::Result<()> {
     Ok(fsconfig_set_fd(context.as_fd(), "lowerdir+", layer.as_fd())?)
 }
 
-/// Whether all of /proc or /sys can be seen: the kernel lets a cell mount its own only then (mount_namespaces(7)).
-fn whole(mounts: &str, root: &'static str) -> Finding {
+/// Whether all of /proc or /sys can be seen: the kernel lets a cell mount its own only then (mount_namespaces(7)). What is
+/// mounted in it doesn't matter where the launcher has a copy without that.
+fn whole(mounts: &str, root: &'static str, is_copied: fn(&str) -> bool) -> Finding {
     match mounts_below(mounts, root).find(|place| !may_be_covered(place)) {
+        Some(place) if is_copied(root) => {
+            Finding::ok(root, format!("{place} is covered by another mount, not for cells"))
+        }
         Some(place) => Finding::fails(
             root,
             format!("{place} is covered by another mount, so a cell can't have a {root} of its own"),
@@ -191,6 +195,12 @@ fn whole(mounts: &str, root: &'static str) -> Finding {
         ),
         None => Finding::ok(root, "all of it is visible"),
     }
+}
+
+/// Whether a mount can be copied without what is mounted in it, as the launcher does: by root, and nothing of another user
+/// namespace.
+fn is_copied(root: &str) -> bool {
+    open_tree(CWD, root, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).is_ok()
 }
 
 /// Where something is mounted below `root`.
@@ -300,12 +310,14 @@ mod tests {
     fn a_masked_file_of_proc_is_found() {
         let line = |place: &str| format!("22 27 0:21 / {place} rw,relatime - tmpfs tmpfs rw\n");
         let free = line("/proc") + &line("/proc/sys/fs/binfmt_misc") + &line("/processes/x");
+        let whole = |mounts: &str, root| whole(mounts, root, |_| false);
         assert_eq!(whole(&free, "/proc").state, State::Ok);
         let masked = free + &line("/proc/kcore");
         assert_eq!(whole(&masked, "/proc").state, State::Fails);
         assert!(whole(&masked, "/proc").detail.starts_with("/proc/kcore "));
         assert_eq!(whole(&(line("/sys/fs/cgroup") + &line("/sys/kernel/debug")), "/sys").state, State::Ok);
         assert_eq!(whole(&line("/sys/firmware"), "/sys").state, State::Fails);
+        assert_eq!(super::whole(&line("/sys/firmware"), "/sys", |_| true).state, State::Ok);
     }
 
     #[test]

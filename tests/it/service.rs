@@ -160,8 +160,8 @@ fn projects_that_want_it_start_with_the_server() {
 #[test]
 fn a_service_manager_gives_the_socket_and_is_told_how_it_goes() {
     let Some(server) = Server::start_as_service(Settings::default()) else { return };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port");
+    let address = (Ipv4Addr::LOCALHOST, listener.local_addr().expect("it is bound").port());
     let folder = tempfile::tempdir().expect("a temporary folder");
     let told = folder.path().join("notify");
     let manager = UnixDatagram::bind(&told).expect("a socket");
@@ -188,7 +188,12 @@ fn a_service_manager_gives_the_socket_and_is_told_how_it_goes() {
     hear("WATCHDOG=1");
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
-    std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.0\r\n\r\n").expect("it reads");
+    // By any name: that is for the socket to say, and this one isn't of loopback, whatever the configuration says.
+    let request = format!(
+        "GET /api/projects HTTP/1.1\r\nHost: ide.example.org\r\nAuthorization: Bearer {}\r\n\r\n",
+        server.token
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it reads");
     let mut answer = [0; 12];
     std::io::Read::read_exact(&mut stream, &mut answer).expect("it answers");
     assert!(answer.ends_with(b"200"), "{answer:?}");

@@ -1,4 +1,7 @@
-//! An emulated host: its disk, the processes of qemu, and a root shell in it.
+//! A host of the test's own, and a root shell in it: emulated by qemu with a disk of its own, or a container.
+
+#[path = "container.rs"]
+mod container;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -19,8 +22,16 @@ const COMMAND_WAIT: Duration = Duration::from_secs(300);
 /// How often the emulator is started for one boot.
 const STARTS_MAX: u32 = 3;
 
+/// What makes a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    Emulator,
+    Container,
+}
+
 /// A host. Dropping it takes its power away.
 pub(crate) struct Guest {
+    maker: Maker,
     folder: TempDir,
     /// Where its port 8000 is met from outside.
     pub(crate) address: SocketAddr,
@@ -32,15 +43,25 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots a host with a disk of its own, and a second one that holds a folder as an archive.
     pub(crate) fn boot(payload: &Path) -> Self {
-        let folder = tempfile::Builder::new().prefix("vm.").tempdir_in("/var/tmp").expect("a temporary folder");
+        let folder = own_folder();
         let made = Path::new(MADE).join("disk");
         run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(made).arg(folder.path().join("disk")));
         run(Command::new("tar").arg("cf").arg(folder.path().join("payload")).arg("-C").arg(payload).arg("."));
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
         let address = free.expect("a free port");
         let (machine, shell) = start(folder.path(), address);
-        let mut guest = Self { folder, address, machine, shell, commands: 0 };
+        let mut guest = Self { maker: Maker::Emulator, folder, address, machine, shell, commands: 0 };
         guest.run("mkdir /payload && tar xf /dev/vdb -C /payload");
+        guest
+    }
+
+    /// Starts a container with the disk's files, a volume for the server's state, and this process's network.
+    pub(crate) fn contain(payload: &Path) -> Self {
+        let folder = own_folder();
+        let (machine, shell) = container::start(folder.path(), payload);
+        let address = (Ipv4Addr::LOCALHOST, 8000).into();
+        let mut guest = Self { maker: Maker::Container, folder, address, machine, shell, commands: 0 };
+        guest.run(container::LIMITS);
         guest
     }
 
@@ -83,6 +104,7 @@ impl Guest {
 
     /// Boots the host anew: after it was shut down in good order, or after its power was taken away.
     pub(crate) fn reboot(&mut self, orderly: bool) {
+        assert_eq!(self.maker, Maker::Emulator, "a container's files go with it");
         if orderly {
             self.shell.get_mut().write_all(b"systemctl poweroff\n").expect("the shell takes input");
             let by = Instant::now() + BOOT_WAIT;
@@ -101,7 +123,14 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let _ = self.machine.kill();
         let _ = self.machine.wait();
+        if self.maker == Maker::Container {
+            container::sweep(self.folder.path());
+        }
     }
+}
+
+fn own_folder() -> TempDir {
+    tempfile::Builder::new().prefix("vm.").tempdir_in("/var/tmp").expect("a temporary folder")
 }
 
 /// Starts it, and waits for its shell. An emulator that ends before the host is up, as qemu's does now and then by an assertion of

@@ -1,5 +1,6 @@
 //! The package on a real host, from outside of it: installed, enabled, upgraded while people work, rolled back, killed, rebooted,
-//! without power. One host for all of it, in this order; each step says what was seen. `make test-vm` prepares what it needs.
+//! without power. First in a container with all rights, at this machine's speed, what needs neither a kernel nor limits of its own;
+//! then all of it on one emulated host. Each step says what was seen. `make test-vm` prepares what it needs.
 
 mod guest;
 mod hardship;
@@ -10,10 +11,12 @@ mod limits;
 mod harness;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use guest::Guest;
 use harness::{Heard, Kept, Server, Wire};
+use nix::sched::CloneFlags;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
@@ -46,42 +49,64 @@ const READY: &str = r"(exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /readyz HT
 const LOGGED: &str =
     "journalctl --unit cloister --output json --boot | grep --count '\"CLOISTER_PROJECT\":\"demo\"'; true";
 
-/// How many cells have a cgroup.
-const CELLS: &str = "ls /sys/fs/cgroup/cloister.slice/cloister-cells.service | grep --count demo; true";
+/// How many cgroups the cell has.
+const CELLS: &str =
+    "find /sys/fs/cgroup /run/cgroups -path '*/cloister-cells.service/demo' -type d 2>/dev/null | wc --lines";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let payload = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm/payload");
+    go_apart();
+    let mut container = Guest::contain(&payload);
+    held(format!("a container with all rights boots: {}", about(&mut container)));
+    let server = install(&mut container);
+    // Ends here: the next host has another address and is another server.
+    drop(work(&server, container).await);
     let mut guest = Guest::boot(&payload);
-    held(format!(
-        "a host boots: {}",
-        guest.run("uname --kernel-release; systemctl --version | head -n 1").replace('\n', " ")
-    ));
+    held(format!("a host boots: {}", about(&mut guest)));
     let server = install(&mut guest);
-    let mut clients = Clients::start(&server).await;
-    assert_ne!(guest.run(LOGGED).trim(), "0", "the journal has fields");
-    held(format!("{SESSIONS} sessions run, opened from outside of the host; the journal has fields"));
-    for (package, what) in [("after", "an upgrade"), ("before", "the way back")] {
-        clients.type_in(CAT, &format!("for f in parts/*; do cat $f; sleep 0.1; done; echo c''at-{package}\r")).await;
-        let away;
-        (guest, away) = clients
-            .hold_on(&server, guest, move |guest| {
-                guest.run(&format!("dpkg --force-downgrade --install /payload/{package}.deb"));
-            })
-            .await;
-        clients.hear(&server, CAT, &format!("cat-{package}\r\n")).await;
-        let lines: String = (1..=LINES).map(|line| format!("{line}\r\n")).collect();
-        assert!(clients.kept[CAT].text().contains(&lines), "every line comes once");
-        clients.kept[CAT].output.clear();
-        held(format!("{what}: no byte is lost or comes twice; clients are away for {away:?} at most"));
-    }
-    guest = kills(&mut clients, &server, guest).await;
+    let (mut clients, mut guest) = work(&server, guest).await;
     limits::hold(&server, &mut guest).await;
     idle::rest(&server, &mut guest).await;
     hardship::endure(&mut clients, &server, &mut guest).await;
     reboots(&mut guest, &server).await;
     outside(&mut guest);
     tarball(&mut guest, &server).await;
+}
+
+/// Leaves this machine's network: what the hosts listen on is nobody else's.
+fn go_apart() {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("root may have a network namespace");
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.is_ok_and(|status| status.success()), "ip link set lo up");
+}
+
+/// Its kernel and its service manager.
+fn about(guest: &mut Guest) -> String {
+    guest.run("uname --kernel-release; systemctl --version | head -n 1").replace('\n', " ")
+}
+
+/// People at work in all sessions, through an upgrade, the way back, and kills.
+async fn work(server: &Server, mut guest: Guest) -> (Clients, Guest) {
+    let mut clients = Clients::start(server).await;
+    assert_ne!(guest.run(LOGGED).trim(), "0", "the journal has fields");
+    held(format!("{SESSIONS} sessions run, opened from outside of the host; the journal has fields"));
+    for (package, what) in [("after", "an upgrade"), ("before", "the way back")] {
+        clients.type_in(CAT, &format!("for f in parts/*; do cat $f; sleep 0.1; done; echo c''at-{package}\r")).await;
+        let away;
+        (guest, away) = clients
+            .hold_on(server, guest, move |guest| {
+                guest.run(&format!("dpkg --force-downgrade --install /payload/{package}.deb"));
+            })
+            .await;
+        clients.hear(server, CAT, &format!("cat-{package}\r\n")).await;
+        let lines: String = (1..=LINES).map(|line| format!("{line}\r\n")).collect();
+        assert!(clients.kept[CAT].text().contains(&lines), "every line comes once");
+        clients.kept[CAT].output.clear();
+        held(format!("{what}: no byte is lost or comes twice; clients are away for {away:?} at most"));
+    }
+    guest = kills(&mut clients, server, guest).await;
+    (clients, guest)
 }
 
 /// Says what held.

@@ -1,0 +1,137 @@
+//! The host as a container with all rights, on this machine's kernel and at its speed: made by systemd-nspawn, with the disk as its
+//! lower layer, volumes for what cells' overlays can't stand on, and a part of every hierarchy of cgroups.
+
+use std::io::BufReader;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::MADE;
+
+/// How long it may take to boot.
+const BOOT_WAIT: Duration = Duration::from_secs(60);
+
+/// How long what it leaves may take to go.
+const SWEEP_WAIT: Duration = Duration::from_secs(10);
+
+/// Enters a cgroup named by the first word, and executes the others. A hierarchy that refuses has nothing that cells need.
+const ENTER: &str = r#"
+    root=/sys/fs/cgroup
+    if [ -e $root/cgroup.procs ]; then set -- $root "$@"; else set -- $root/*/ "$@"; fi
+    while [ "$1" != -- ]; do mkdir -p "$1/$0" && echo $$ 2>/dev/null >"$1/$0/cgroup.procs" || :; shift; done
+    shift
+    exec "$@"
+"#;
+
+/// Where hierarchies of version 1 are mounted in it, if version 2 has no controllers: nspawn mounts version 2 alone.
+pub(super) const LIMITS: &str = "grep --quiet memory /sys/fs/cgroup/cgroup.controllers || for one in cpu memory pids; do \
+    mkdir --parents /run/cgroups/$one && mount -t cgroup -o $one none /run/cgroups/$one || exit; done; \
+    mkdir --parents /etc/systemd/system/cloister-launcher.service.d && printf '[Service]\\nReadWritePaths=-/run/cgroups\\n' \
+    >/etc/systemd/system/cloister-launcher.service.d/cgroups.conf";
+
+/// Starts it with a volume in `folder`; gives the process with which it ends, and a root shell in it.
+pub(super) fn start(folder: &Path, payload: &Path) -> (Child, BufReader<UnixStream>) {
+    let state = folder.join("state");
+    std::fs::create_dir(&state).expect("a folder for the state");
+    let mut machine = Command::new("sh")
+        .args(["-c", ENTER, &group(folder), "--"])
+        // With the test, or with the first process of the namespace, everything ends.
+        .args("setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount-proc".split(' '))
+        .args("systemd-nspawn --quiet --register=no --keep-unit --console=pipe --volatile=overlay --boot".split(' '))
+        .args(["--capability=all", &format!("--directory={MADE}/root")])
+        .arg("--system-call-filter=@mount @keyring landlock_create_ruleset landlock_add_rule landlock_restrict_self")
+        .arg(format!("--bind-ro={}:/payload", payload.display()))
+        .arg(format!("--bind={}:/var/lib/cloister", state.display()))
+        // That one is for the emulator.
+        .args(["--", "--show-status=no", "systemd.mask=shell.service"])
+        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+        // /proc without what nspawn hides in it.
+        .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("systemd-nspawn starts: scripts/install-deps vm");
+    match booted(&mut machine) {
+        Ok(init) => (machine, shell(&init)),
+        Err(reason) => {
+            let _ = machine.kill();
+            let _ = machine.wait();
+            sweep(folder);
+            panic!("{reason}");
+        }
+    }
+}
+
+/// Waits until it has booted; gives its first process.
+fn booted(machine: &mut Child) -> Result<String, String> {
+    let by = Instant::now() + BOOT_WAIT;
+    loop {
+        if let Some(status) = machine.try_wait().expect("it is our child") {
+            return Err(format!("systemd-nspawn ended with {status}"));
+        }
+        if let Some(init) = init(machine.id()) {
+            let mut running = Command::new("nsenter");
+            running.args(["--all", "--target", &init, "systemctl", "--quiet", "is-active", "multi-user.target"]);
+            if running.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+                return Ok(init);
+            }
+        }
+        if Instant::now() > by {
+            return Err("the container doesn't boot".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Removes its cgroups, as soon as its processes are gone.
+pub(super) fn sweep(folder: &Path) {
+    let by = Instant::now() + SWEEP_WAIT;
+    loop {
+        let groups = groups(folder);
+        if groups.is_empty() || Instant::now() > by {
+            return;
+        }
+        let mut find = Command::new("find");
+        let _ = find.args(groups).args(["-depth", "-type", "d", "-delete"]).stderr(Stdio::null()).status();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The name of its cgroups.
+fn group(folder: &Path) -> String {
+    format!("cloister-{}", folder.file_name().expect("it has a name").display())
+}
+
+/// Where they are, in every hierarchy.
+fn groups(folder: &Path) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = root.read_dir().into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let groups = hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(group(folder)));
+    groups.filter(|group| group.is_dir()).collect()
+}
+
+/// The container's first process, once that is systemd.
+fn init(machine: u32) -> Option<String> {
+    let children = |id: &str| std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    let mut ids = vec![machine.to_string()];
+    while let Some(id) = ids.pop() {
+        if std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name == "systemd\n") {
+            return Some(id);
+        }
+        ids.extend(children(&id).split_whitespace().map(str::to_owned));
+    }
+    None
+}
+
+fn shell(init: &str) -> BufReader<UnixStream> {
+    let (ours, theirs) = UnixStream::pair().expect("there are sockets");
+    let end = || Stdio::from(OwnedFd::from(theirs.try_clone().expect("there are descriptors")));
+    // It ends with the container.
+    let mut shell = Command::new("setsid");
+    shell.args(["--fork", "nsenter", "--all", "--target", init, "env", "--ignore-environment", "HOME=/root"]);
+    shell.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "bash"]);
+    let started = shell.current_dir("/").stdin(end()).stdout(end()).stderr(end()).status();
+    assert!(started.is_ok_and(|status| status.success()), "setsid runs");
+    BufReader::new(ours)
+}
