@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -57,6 +58,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused connection has to read the refusal.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a connection on which nothing is being answered may go on when the server stops: everybody waits for the next one.
+const STOP_WAIT: Duration = Duration::from_millis(250);
 
 /// How long a connection may take until it can be asked by: of a TLS handshake, each message and the time on its way.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -173,6 +177,8 @@ async fn serve(
     };
     let secure = stream.is_secure();
     let routes = TowerToHyperService::new(warp::service(routes));
+    let answers = TaskTracker::new();
+    let answering = answers.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let caller = door.proxies.caller(request.headers(), peer, secure);
         let client = caller.client;
@@ -181,13 +187,13 @@ async fn serve(
         request.extensions_mut().insert(connection.clone());
         request.extensions_mut().insert(caller);
         request.extensions_mut().insert(id.clone());
-        let answering = span.in_scope(|| {
+        let answer = span.in_scope(|| {
             // Never the query, which may hold the token.
             tracing::debug!(peer = %client, method = %request.method(), path = request.uri().path(), "request");
             timeout(REQUEST_WAIT, routes.call(request))
         });
         let answered = async move {
-            let answered = answering.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response()));
+            let answered = answer.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response()));
             answered.map(|mut response| {
                 metrics().answered(response.status());
                 traces::answered(response.status());
@@ -195,7 +201,7 @@ async fn serve(
                 response
             })
         };
-        answered.instrument(span)
+        answering.track_future(answered.instrument(span))
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -209,7 +215,11 @@ async fn serve(
         served = serving.as_mut() => served,
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            answers.close();
+            tokio::select! {
+                served = serving => served,
+                () = answers.wait().then(|()| sleep(STOP_WAIT)) => return,
+            }
         }
     };
     if let Err(error) = served {

@@ -37,8 +37,10 @@ const READ_BUFFER_BYTES: usize = 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
-/// How long a peer may take to answer a close frame.
+/// How long a peer may take to answer a close frame; and how long if everybody waits for the next server meanwhile: a quarter of
+/// what is promised to them, and longer than the way across the world and back mostly takes.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+const RESTART_WAIT: Duration = Duration::from_millis(250);
 
 /// An upgraded connection.
 #[derive(Debug)]
@@ -130,7 +132,8 @@ impl Socket {
 
     /// Says why the connection ends, waits a little for the other side to agree, and closes.
     pub(crate) async fn close(mut self, frame: CloseFrame) {
-        let _too_late = timeout(CLOSE_WAIT, self.end(Some(frame))).await;
+        let wait = if frame.code == CloseCode::Restart { RESTART_WAIT } else { CLOSE_WAIT };
+        let _too_late = timeout(wait, self.end(Some(frame))).await;
     }
 
     /// Ends a connection whose other side has said goodbye.
