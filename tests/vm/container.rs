@@ -1,5 +1,5 @@
-//! The host as a container with all rights, on this machine's kernel and at its speed: made by systemd-nspawn, with the disk as its
-//! lower layer, volumes for what cells' overlays can't stand on, and a part of every hierarchy of cgroups.
+//! The host as a container of systemd-nspawn's, on this machine's kernel and at its speed: with the disk as its lower layer, a
+//! volume for what cells' overlays can't stand on, and a part of every hierarchy of cgroups.
 
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
@@ -40,15 +40,13 @@ pub(super) fn start(folder: &Path, payload: &Path) -> (Child, BufReader<UnixStre
         // With the test, or with the first process of the namespace, everything ends.
         .args("setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount-proc".split(' '))
         .args("systemd-nspawn --quiet --register=no --keep-unit --console=pipe --volatile=overlay --boot".split(' '))
-        .args(["--capability=all", &format!("--directory={MADE}/root")])
-        .arg("--system-call-filter=@mount @keyring landlock_create_ruleset landlock_add_rule landlock_restrict_self")
+        .args(["--directory", &format!("{MADE}/root")])
+        .arg("--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self")
         .arg(format!("--bind-ro={}:/payload", payload.display()))
         .arg(format!("--bind={}:/var/lib/cloister", state.display()))
         // That one is for the emulator.
         .args(["--", "--show-status=no", "systemd.mask=shell.service"])
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
-        // /proc without what nspawn hides in it.
-        .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1")
         .stdin(Stdio::null())
         .spawn()
         .expect("systemd-nspawn starts: scripts/install-deps vm");

@@ -1,5 +1,5 @@
 //! The package on a real host, from outside of it: installed, enabled, upgraded while people work, rolled back, killed, rebooted,
-//! without power. First in a container with all rights, at this machine's speed, what needs neither a kernel nor limits of its own;
+//! without power. First in a container, at this machine's speed, what needs neither a kernel nor limits of its own;
 //! then all of it on one emulated host. Each step says what was seen. `make test-vm` prepares what it needs.
 
 mod guest;
@@ -58,7 +58,7 @@ async fn main() {
     let payload = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/vm/payload");
     go_apart();
     let mut container = Guest::contain(&payload);
-    held(format!("a container with all rights boots: {}", about(&mut container)));
+    held(format!("a container boots: {}", about(&mut container)));
     let server = install(&mut container);
     // Ends here: the next host has another address and is another server.
     drop(work(&server, container).await);
