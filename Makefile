@@ -46,7 +46,7 @@ test: deps ## Install what tests need, then run every check: what CI runs
 	@scripts/check
 	@$(MAKE) --no-print-directory test-vm
 
-deb: build ## Make the Debian package: target/deb/cloister.deb
+deb: build ## Make the Debian package: target/deb/cloister_VERSION_ARCHITECTURE.deb
 	@scripts/package
 
 dist: deb ## Make a tarball of the same, with an installer, for systems without apt: target/dist
@@ -56,8 +56,8 @@ test-vm: build $(image) ## Install, upgrade and crash the package on a Debian ho
 	@scripts/install-deps vm
 	@scripts/vm
 	@rm -rf target/vm/payload && mkdir target/vm/payload && cp -a target/image/default target/vm/payload/image
-	@scripts/package 0.1.0+1 && mv target/deb/cloister.deb target/vm/payload/before.deb
-	@scripts/package 0.1.0+2 && cp target/deb/cloister.deb target/vm/payload/after.deb
+	@scripts/package 0.1.0+1 && mv target/deb/cloister_*.deb target/vm/payload/before.deb
+	@scripts/package 0.1.0+2 && cp target/deb/cloister_*.deb target/vm/payload/after.deb
 	@scripts/dist && mv target/dist/*.tar.gz target/vm/payload/dist.tar.gz
 	@cargo test --quiet --package cloister --test vm
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::MADE;
+use super::{COMMAND_WAIT, MADE};
 
 /// How long it may take to boot.
 const BOOT_WAIT: Duration = Duration::from_secs(60);
@@ -131,5 +131,6 @@ fn shell(init: &str) -> BufReader<UnixStream> {
     shell.args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "bash"]);
     let started = shell.current_dir("/").stdin(end()).stdout(end()).stderr(end()).status();
     assert!(started.is_ok_and(|status| status.success()), "setsid runs");
+    ours.set_read_timeout(Some(COMMAND_WAIT)).expect("a deadline");
     BufReader::new(ours)
 }
