@@ -15,7 +15,7 @@ cloister := target/release/cloister
 work := gdb strace nodejs golang-go openjdk-17-jdk-headless cargo chromium-headless-shell
 
 help: ## Show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 up: deps image ## Start a server with everything it needs, and print the address to open
 	@scripts/up
@@ -52,7 +52,7 @@ deb: build ## Make the Debian package: target/deb/cloister_VERSION_ARCHITECTURE.
 dist: deb ## Make a tarball of the same, with an installer, for systems without apt: target/dist
 	@scripts/dist
 
-test-vm: build $(image) ## Install, upgrade and crash the package on a Debian host with systemd, emulated by qemu
+test-vm: build $(image) ## Install, upgrade and crash the package on Debian hosts with systemd: a container, and one that qemu emulates
 	@scripts/install-deps vm
 	@scripts/vm
 	@rm -rf target/vm/payload && mkdir target/vm/payload && cp -a target/image/default target/vm/payload/image

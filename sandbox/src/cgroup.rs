@@ -206,6 +206,11 @@ impl Cgroups {
                     leaf.alarms.extend(Alarm::new(limit, group.as_fd(), hierarchy.unified));
                 }
             }
+            if hierarchy.unified {
+                // Whoever could open it could keep it locked, and the cell from being frozen.
+                rustix::fs::chmodat(&group, Freezer::SWITCH, Mode::RUSR | Mode::WUSR, AtFlags::empty())
+                    .step("close the cell's freezer to others")?;
+            }
             if hierarchy.unified && limits.io_bytes_per_s_max > 0 {
                 limit_disks(&group, &speeds)?;
             }

@@ -45,9 +45,12 @@ pub struct Work {
 }
 
 impl Freezer {
+    /// What freezes. Who freezes a cell, or keeps others from it, has it locked.
+    pub(crate) const SWITCH: &'static str = "cgroup.freeze";
+
     /// The files of a group that it is made of, and whether to be written. The first three are in every group.
     pub(crate) const FILES: [(&'static str, bool); 6] = [
-        ("cgroup.freeze", true),
+        (Self::SWITCH, true),
         ("cgroup.events", false),
         ("cpu.stat", false),
         ("io.stat", false),
@@ -59,7 +62,7 @@ impl Freezer {
     pub fn new(names: Vec<String>, descriptors: Vec<OwnedFd>) -> Option<Self> {
         let mut files: BTreeMap<String, OwnedFd> = names.into_iter().zip(descriptors).collect();
         Some(Self {
-            switch: files.remove("cgroup.freeze")?,
+            switch: files.remove(Self::SWITCH)?,
             events: files.remove("cgroup.events")?,
             processors: files.remove("cpu.stat")?,
             disks: files.remove("io.stat"),

@@ -170,7 +170,7 @@ fn there(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Locks a folder: of the cells, for the one launcher that counts them to add one; of the layers, for who makes one or looks for
-/// leftovers; of the ids, for who changes links that are there, or must see them all. Whoever may read a folder can keep it locked.
+/// leftovers; of the ids, for who changes links that are there, or must see them all.
 pub(crate) fn turn(folder: impl AsFd) -> io::Result<OwnedFd> {
     let turn = listing(folder, ".")?;
     let deadline = Instant::now() + TURN_WAIT;

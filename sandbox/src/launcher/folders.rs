@@ -48,17 +48,17 @@ impl Folders {
     /// Makes what is missing, checks who owns the rest, and leaves the host's mounts for a [`view`](super::view) of these.
     pub(crate) fn prepare(settings: &Settings, standing: Standing) -> Result<Self, Failure> {
         let (service, unpacker) = match standing {
-            Standing::Root => ((settings.uid, settings.gid), (0, 0)),
+            Standing::Root => ((settings.uid, settings.gid), 0),
             // The server is the user whom the launcher sees as root; layers are unpacked with the ids of cells.
-            Standing::User => ((0, 0), (IdRange::SHARED.base(), IdRange::SHARED.base())),
+            Standing::User => ((0, 0), IdRange::SHARED.base()),
         };
         let (state, run) = (&settings.state, &settings.run_dir);
         let root_folder = |path: &Path, mode| folder(path, (0, 0), mode);
         root_folder(state, 0o755)?;
-        folder(&state.join("layers"), unpacker, 0o755)?;
+        locked_folder(&state.join("layers"), (unpacker, service.1))?;
         root_folder(&state.join("cells"), 0o700)?;
         root_folder(&state.join("trash"), 0o700)?;
-        root_folder(&state.join("ids"), 0o755)?;
+        locked_folder(&state.join("ids"), (0, 0))?;
         root_folder(&state.join("disks"), 0o700)?;
         root_folder(run, 0o755)?;
         root_folder(&run.join("cells"), 0o755)?;
@@ -90,6 +90,16 @@ impl Folders {
 /// Makes a folder of this owner, or checks that the one there is. One of root's that nobody has used yet is handed over.
 fn folder(path: &Path, owner: (u32, u32), mode: u32) -> Result<(), Failure> {
     prepared(path, owner, mode).step_with(|| format!("prepare {}", path.display()))
+}
+
+/// The same for one that is locked now and then: whoever may read a folder can keep it locked, so others than its group only pass
+/// through.
+fn locked_folder(path: &Path, owner: (u32, u32)) -> Result<(), Failure> {
+    const MODE: u32 = 0o751;
+    folder(path, owner, MODE)?;
+    chownat(CWD, path, None, Some(Gid::from_raw(owner.1)), AtFlags::SYMLINK_NOFOLLOW)
+        .and_then(|()| chmodat(CWD, path, Mode::from_raw_mode(MODE), AtFlags::empty()))
+        .step_with(|| format!("close {} to others", path.display()))
 }
 
 /// A trash in a folder of the service user's, who may have put anything in its place: never through a link, and root's.

@@ -1,9 +1,24 @@
 //! What whoever takes the server over would have to work with. What its walls refuse, `sandbox::confine`'s own tests try.
 
+use std::os::unix::fs::PermissionsExt;
+
 use sandbox::confine::{Enforced, support};
 
 use super::status;
-use crate::harness::Server;
+use crate::harness::{Server, block_on};
+
+#[test]
+fn nobody_else_on_the_host_can_lock_what_the_launcher_or_the_server_lock() {
+    let Some(server) = Server::start() else { return };
+    let project = server.project();
+    block_on(async { server.prompt(&project, "").await });
+    let folders = ["layers", "ids", "cells", "trash"].map(|name| server.state().join(name));
+    let groups = server.groups(&project).into_iter().map(|group| group.join("cgroup.freeze"));
+    for place in folders.into_iter().chain(groups.filter(|file| file.exists())) {
+        let mode = std::fs::metadata(&place).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o006, 0, "{}", place.display());
+    }
+}
 
 #[tokio::test]
 async fn every_thread_of_the_server_is_without_rights_and_behind_all_filters() {

@@ -13,6 +13,9 @@ pub(super) const BUILT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/imag
 /// How long importing it may take: ten times what it does on a busy machine.
 const IMPORT_WAIT: Duration = Duration::from_secs(120);
 
+/// How often the shared state is linked until nothing goes meanwhile.
+const LINKS_MAX: u32 = 10;
+
 /// The image's index, or why servers can't be started.
 pub(super) fn index() -> Result<String, String> {
     if !rustix::process::geteuid().is_root() {
@@ -46,10 +49,20 @@ pub(crate) fn state() -> Result<PathBuf, String> {
 
 /// Makes another state folder with the same image. It must be on the same file system: of the layers there are only links.
 pub(super) fn link(shared: &Path, state: &Path) {
-    fs::create_dir(state).expect("the state folder is made");
-    let linked =
-        Command::new("cp").arg("-al").args(["images", "layers"].map(|name| shared.join(name))).arg(state).status();
-    assert!(linked.expect("cp runs").success(), "the image is linked");
+    let linked = || {
+        fs::create_dir(state).expect("the state folder is made");
+        let mut copy = Command::new("cp");
+        copy.arg("-al").args(["images", "layers"].map(|name| shared.join(name))).arg(state);
+        copy.status().expect("cp runs").success()
+    };
+    // What another test is unpacking there may go meanwhile.
+    for _ in 0..LINKS_MAX {
+        if linked() {
+            return;
+        }
+        fs::remove_dir_all(state).expect("the state folder is removed");
+    }
+    panic!("the image can't be linked");
 }
 
 /// The digest of the image's manifest.
