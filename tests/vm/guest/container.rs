@@ -26,10 +26,18 @@ const ENTER: &str = r#"
 "#;
 
 /// Where hierarchies of version 1 are mounted in it, if version 2 has no controllers: nspawn mounts version 2 alone.
-pub(super) const LIMITS: &str = "grep --quiet memory /sys/fs/cgroup/cgroup.controllers || for one in cpu memory pids; do \
-    mkdir --parents /run/cgroups/$one && mount -t cgroup -o $one none /run/cgroups/$one || exit; done; \
-    mkdir --parents /etc/systemd/system/cloister-launcher.service.d && printf '[Service]\\nReadWritePaths=-/run/cgroups\\n' \
-    >/etc/systemd/system/cloister-launcher.service.d/cgroups.conf";
+pub(super) const LIMITS: &str = r"
+    grep --quiet memory /sys/fs/cgroup/cgroup.controllers || (
+        set -e
+        for one in cpu memory pids; do
+            mkdir --parents /run/cgroups/$one
+            mount -t cgroup -o $one none /run/cgroups/$one
+        done
+        unit=/etc/systemd/system/cloister-launcher.service.d
+        mkdir --parents $unit
+        printf '[Service]\nReadWritePaths=/run/cgroups\n' >$unit/cgroups.conf
+    )
+";
 
 /// Starts it with a volume in `folder`; gives the process with which it ends, and a root shell in it.
 pub(super) fn start(folder: &Path, payload: &Path) -> (Child, BufReader<UnixStream>) {
