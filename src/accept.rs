@@ -30,7 +30,7 @@ use warp::reply::{Reply, Response};
 
 use crate::metrics::metrics;
 use crate::proxy::Proxies;
-use crate::stream::Stream;
+use crate::stream::{RESTART_WAIT, Stream};
 use crate::tls::{Opened, Tls};
 use crate::traces;
 
@@ -58,9 +58,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a refused connection has to read the refusal.
 const REFUSAL_WAIT: Duration = Duration::from_secs(1);
-
-/// How long a connection on which nothing is being answered may go on when the server stops: everybody waits for the next one.
-const STOP_WAIT: Duration = Duration::from_millis(250);
 
 /// How long a connection may take until it can be asked by: of a TLS handshake, each message and the time on its way.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -215,10 +212,11 @@ async fn serve(
         served = serving.as_mut() => served,
         () = stop.cancelled() => {
             serving.as_mut().graceful_shutdown();
+            // What is being answered has the time that the server gives it; who is still asking, or doesn't read, has not.
             answers.close();
             tokio::select! {
                 served = serving => served,
-                () = answers.wait().then(|()| sleep(STOP_WAIT)) => return,
+                () = answers.wait().then(|()| sleep(RESTART_WAIT)) => return,
             }
         }
     };

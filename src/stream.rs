@@ -3,10 +3,15 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+/// How long whoever is behind one may do nothing while everybody waits for the next server: a quarter of what is promised to them,
+/// and longer than the way across the world and back mostly takes.
+pub(crate) const RESTART_WAIT: Duration = Duration::from_millis(250);
 
 /// A TCP connection, and what is spoken on it below HTTP.
 #[derive(Debug)]

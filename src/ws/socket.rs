@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 
 use super::{CloseCode, CloseFrame, close};
 use crate::metrics::metrics;
-use crate::stream::Stream;
+use crate::stream::{RESTART_WAIT, Stream};
 
 /// Largest message from a client in bytes: a paste comes in several.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
@@ -37,10 +37,8 @@ const READ_BUFFER_BYTES: usize = 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 
-/// How long a peer may take to answer a close frame; and how long if everybody waits for the next server meanwhile: a quarter of
-/// what is promised to them, and longer than the way across the world and back mostly takes.
+/// How long a peer may take to answer a close frame, unless the server is restarted.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
-const RESTART_WAIT: Duration = Duration::from_millis(250);
 
 /// An upgraded connection.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
+use super::hierarchies::hierarchies;
 use super::image::BUILT;
-use super::server::hierarchies;
 
 /// The user's id and its group's: far from what a host gives to anybody.
 pub(crate) const ID: u32 = 54_321;

@@ -4,6 +4,7 @@
 
 pub(crate) mod certificate;
 mod guest;
+mod hierarchies;
 mod http;
 mod image;
 mod kept;

@@ -17,6 +17,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::hierarchies::hierarchies;
 use super::{DEADLINE, guest, image};
 
 /// Numbers the servers and projects of this process.
@@ -426,14 +427,6 @@ pub(crate) fn remove_cgroup(name: &str) {
             }
         }
     }
-}
-
-/// Where cgroup hierarchies are mounted: version 2 alone, or one folder for each.
-pub(super) fn hierarchies() -> impl Iterator<Item = PathBuf> {
-    let root = Path::new("/sys/fs/cgroup");
-    let inner = root.read_dir().into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    let unified = root.join("cgroup.procs").exists();
-    inner.filter(move |_| !unified).chain(unified.then(|| root.to_owned()))
 }
 
 /// A server's log as it grows. Who asks for it has every line that was written before.

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{COMMAND_WAIT, MADE};
+use crate::harness::hierarchies;
 
 /// How long it may take to boot.
 const BOOT_WAIT: Duration = Duration::from_secs(60);
@@ -16,11 +17,9 @@ const BOOT_WAIT: Duration = Duration::from_secs(60);
 /// How long what it leaves may take to go.
 const SWEEP_WAIT: Duration = Duration::from_secs(10);
 
-/// Enters a cgroup named by the first word, and executes the others. A hierarchy that refuses has nothing that cells need.
+/// Enters the cgroups before `--`, and executes what stands behind. A hierarchy that refuses has nothing that cells need.
 const ENTER: &str = r#"
-    root=/sys/fs/cgroup
-    if [ -e $root/cgroup.procs ]; then set -- $root "$@"; else set -- $root/*/ "$@"; fi
-    while [ "$1" != -- ]; do mkdir -p "$1/$0" && echo $$ 2>/dev/null >"$1/$0/cgroup.procs" || :; shift; done
+    while [ "$1" != -- ]; do mkdir "$1" && echo $$ 2>/dev/null >"$1/cgroup.procs" || :; shift; done
     shift
     exec "$@"
 "#;
@@ -44,7 +43,9 @@ pub(super) fn start(folder: &Path, payload: &Path) -> (Child, BufReader<UnixStre
     let state = folder.join("state");
     std::fs::create_dir(&state).expect("a folder for the state");
     let mut machine = Command::new("sh")
-        .args(["-c", ENTER, &group(folder), "--"])
+        .args(["-c", ENTER, "sh"])
+        .args(groups(folder))
+        .arg("--")
         // With the test, or with the first process of the namespace, everything ends.
         .args("setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount-proc".split(' '))
         .args("systemd-nspawn --quiet --register=no --keep-unit --console=pipe --volatile=overlay --boot".split(' '))
@@ -94,27 +95,20 @@ fn booted(machine: &mut Child) -> Result<String, String> {
 pub(super) fn sweep(folder: &Path) {
     let by = Instant::now() + SWEEP_WAIT;
     loop {
-        let groups = groups(folder);
-        if groups.is_empty() || Instant::now() > by {
+        let left: Vec<PathBuf> = groups(folder).filter(|group| group.is_dir()).collect();
+        if left.is_empty() || Instant::now() > by {
             return;
         }
         let mut find = Command::new("find");
-        let _ = find.args(groups).args(["-depth", "-type", "d", "-delete"]).stderr(Stdio::null()).status();
+        let _ = find.args(left).args(["-depth", "-type", "d", "-delete"]).stderr(Stdio::null()).status();
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// The name of its cgroups.
-fn group(folder: &Path) -> String {
-    format!("cloister-{}", folder.file_name().expect("it has a name").display())
-}
-
-/// Where they are, in every hierarchy.
-fn groups(folder: &Path) -> Vec<PathBuf> {
-    let root = Path::new("/sys/fs/cgroup");
-    let hierarchies = root.read_dir().into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    let groups = hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join(group(folder)));
-    groups.filter(|group| group.is_dir()).collect()
+/// Its cgroups, one in every hierarchy.
+fn groups(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = format!("cloister-{}", folder.file_name().expect("it has a name").display());
+    hierarchies().map(move |hierarchy| hierarchy.join(&name))
 }
 
 /// The container's first process, once that is systemd.

@@ -44,7 +44,9 @@ fn try_start(folder: &Path, address: SocketAddr) -> Result<(Child, BufReader<Uni
     let file = |name: &str| folder.join(name).display().to_string();
     // Not that of the hardware unless somebody knows that it works: a guest that hangs says nothing.
     let accelerator = std::env::var("VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
-    let drive = |name: &str, more: &str| format!("file={},format=raw,if=virtio,cache=unsafe{more}", file(name));
+    let drive = |name: &str, more: &str| {
+        format!("file={},format=raw,if=virtio,cache.writeback=on,cache.no-flush=on{more}", file(name))
+    };
     let mut machine = Command::new("qemu-system-x86_64")
         .args(["-machine", "q35,vmport=off", "-cpu", "Nehalem", "-smp", "2", "-m", "1536M", "-accel", &accelerator])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])

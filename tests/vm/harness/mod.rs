@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+#[path = "../../it/harness/hierarchies.rs"]
+mod hierarchies;
 #[path = "../../it/harness/kept.rs"]
 mod kept;
 #[path = "../../it/harness/wire.rs"]
 mod wire;
 
+pub(crate) use hierarchies::hierarchies;
 pub(crate) use kept::Kept;
 pub(crate) use wire::{Heard, Wire};
 
